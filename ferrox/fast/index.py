@@ -1,0 +1,64 @@
+"""The index: from a key to its slot, through bucket heads and a chain in the slots themselves.
+
+The trick is where the heads lie.  Sixteen neighbouring keys have their heads on one cache line, because ids that are
+near in time or prices that are near in the book are used together; the lines are scattered by a random odd multiplier,
+so that nobody outside can choose ids that share a chain.  The multiplier is drawn per process and never leaves it:
+which bucket a key has changes no report.  Considered and left: open addressing, whose runs cluster without bound when
+neighbours stay together, and which costs 16 bytes an entry.
+
+Orders, levels and blocks each have a table of their own in the one `heads` column; keys are not negative.
+"""
+
+from librt.vecs import vec
+from mypy_extensions import i32, i64
+
+from ferrox.fast.layout import CHAIN, KEY
+
+
+class Table:
+    """Where one table of heads lies, and how its lines are scattered."""
+
+    def __init__(self, start: i64, line_bits: i64, multiplier: i64) -> None:
+        """Lay a table of 2^line_bits lines from head `start` on; the multiplier is odd and below 2^63."""
+        lines: i64 = 1
+        for _ in range(line_bits):
+            lines += lines
+        self.start = start
+        self.mask: i64 = lines - 1
+        self.shift: i64 = 64 - line_bits if line_bits else 0
+        self.multiplier = multiplier
+
+
+def bucket(table: Table, key: i64) -> i64:
+    """Return the place of a key's head.
+
+    The product wraps when compiled and grows when interpreted; the bits taken from it are the same.
+    """
+    line = (((key >> 4) * table.multiplier) >> table.shift) & table.mask
+    return table.start + line * 16 + (key & 15)
+
+
+def find(slots: vec[i64], heads: vec[i32], place: i64, key: i64) -> i64:
+    """Return the slot with this key in the chain of its bucket, or 0."""
+    slot = i64(heads[place])
+    while slot != 0 and slots[slot + KEY] != key:
+        slot = slots[slot + CHAIN]
+    return slot
+
+
+def insert(slots: vec[i64], heads: vec[i32], place: i64, slot: i64) -> None:
+    """Put a slot, whose key is set, at the front of its bucket's chain."""
+    slots[slot + CHAIN] = i64(heads[place])
+    heads[place] = i32(slot)
+
+
+def remove(slots: vec[i64], heads: vec[i32], place: i64, slot: i64) -> None:
+    """Take a slot out of its bucket's chain, in which it stands."""
+    following = slots[slot + CHAIN]
+    before = i64(heads[place])
+    if before == slot:
+        heads[place] = i32(following)
+        return
+    while slots[before + CHAIN] != slot:
+        before = slots[before + CHAIN]
+    slots[before + CHAIN] = following

@@ -1,0 +1,149 @@
+"""Where every number of the fast engine lies: one arena of 64-bit words, cut into slots of a cache line.
+
+A *slot* is eight words, and is known by the place of its first word, so that `slots[order + PRICE]` is one addition.
+Orders, levels, blocks of levels and books are all slots of the one arena; slot 0 is *nobody*.  Two halves of a word
+hold what is small: a pair of places, or the two sizes of an order, whose word is the one a snapshot stores.
+
+    word     0      1      2                  3                4        5                      6           7
+    order    KEY    PRICE  leaves|filled      before|after     CHAIN    instrument|side        -           -
+    level    KEY    PRICE  -                  newest|oldest    CHAIN    book's place           below|above tick number
+    block    KEY    BITS   critical bit       -                CHAIN    -                      LEFT        RIGHT
+    book     state  best bid and best ask     root of bids and of asks  tick, lot, low, high, instrument (16 words)
+
+The enumerations of `ferrox.terms` stand here once more as plain integers, because a compiled comparison with a `Final`
+integer is one instruction; `tests/unit/test_fast_layout.py` keeps the two equal.
+"""
+
+from typing import Final
+
+SLOT: Final = 8  # words of a slot, 64 bytes: a cache line
+BOOK_SLOTS: Final = 2
+
+# What orders, levels and blocks share: the index finds any of them by KEY and chains them through CHAIN.
+KEY: Final = 0
+CHAIN: Final = 4
+
+PRICE: Final = 1
+SIZES: Final = 2  # of an order: leaves in the low half, filled in the high half
+LINKS: Final = 3  # of an order: before and after; of a level, which is the head of its circle: newest and oldest
+OWNER: Final = 5  # of an order: instrument in the low half, side in the high half; of a level: its book's place
+
+NEIGHBOURS: Final = 6  # of a level: the next one below in the low half, the next one above in the high half
+TICK_NUMBER: Final = 7  # of a level: its price in ticks of the instrument, shifted so that it is never negative
+
+BITS: Final = 1  # of a block: which of its 64 ticks have a level
+CRITICAL: Final = 2  # of a block: the bit that its own branch of the tree decides by
+LEFT: Final = 6  # of a block: where keys with that bit 0 are
+RIGHT: Final = 7
+
+STATE: Final = 0  # of a book
+BEST: Final = 0  # plus the side: 1 bids, 2 asks
+ROOT: Final = 2  # plus the side
+TICK: Final = 5
+LOT: Final = 6
+LOW: Final = 7
+HIGH: Final = 8
+INSTRUMENT: Final = 9
+
+HALF: Final = 0xFFFFFFFF
+
+TICK_NUMBER_BITS: Final = 41
+TICK_NUMBER_ZERO: Final = 1 << 40  # the tick number of price 0
+BLOCK_SHIFT: Final = 6  # 64 adjacent ticks
+BLOCK_NUMBER_BITS: Final = 35
+
+# Frames: words of a record, and of a report.
+RECORD_SIZE: Final = 64
+REPORT_WORDS: Final = 6
+
+# ------------------------------------------------------------------------------------------ the words of ferrox.terms
+NEW_ORDER: Final = 1
+CANCEL_ORDER: Final = 2
+REPLACE_ORDER: Final = 3
+MASS_CANCEL: Final = 4
+DEFINE_INSTRUMENT: Final = 5
+SET_TRADING_STATE: Final = 6
+MARK: Final = 254
+
+BUY: Final = 1
+SELL: Final = 2
+
+GTC: Final = 1
+IOC: Final = 2
+FOK: Final = 3
+
+MARKET: Final = 0x01
+POST_ONLY: Final = 0x02
+SLIDE: Final = 0x04
+UNKNOWN_FLAGS: Final = 0x88
+MODE_SHIFT: Final = 4
+ALLOW: Final = 0
+CANCEL_TAKER: Final = 1
+CANCEL_MAKER: Final = 2
+CANCEL_BOTH: Final = 3
+DECREMENT: Final = 4
+
+SCOPE_INSTRUMENT: Final = 1
+SCOPE_ACCOUNT: Final = 2
+SCOPE_ACCOUNT_IN_INSTRUMENT: Final = 3
+SCOPE_VENUE: Final = 4
+
+PRE_OPEN: Final = 1
+OPEN: Final = 2
+CLOSED: Final = 4
+
+NEW: Final = 1
+TRADE: Final = 2
+CANCELED: Final = 3
+REPLACED: Final = 4
+EXPIRED: Final = 5
+REJECTED: Final = 6
+CANCEL_REJECTED: Final = 7
+REPLACE_REJECTED: Final = 8
+MASS_CANCELED: Final = 9
+INSTRUMENT_DEFINED: Final = 10
+STATE_CHANGED: Final = 11
+
+AGGRESSOR: Final = 0x01
+PRIORITY_KEPT: Final = 0x02
+SLID: Final = 0x04
+LAST_WORD: Final = -(1 << 63)  # the LAST flag where it stands in a report's last word: the sign
+
+UNKNOWN_KIND: Final = 1
+MALFORMED: Final = 2
+BAD_SIDE: Final = 3
+BAD_TIME_IN_FORCE: Final = 4
+BAD_FLAGS: Final = 5
+BAD_INSTRUMENT: Final = 6
+BAD_ORDER_ID: Final = 7
+BAD_PRICE: Final = 8
+BAD_QUANTITY: Final = 9
+BAD_DISPLAY: Final = 10
+BAD_SCOPE: Final = 11
+BAD_ACCOUNT: Final = 12
+BAD_TICK: Final = 13
+BAD_LOT: Final = 14
+BAD_BAND: Final = 15
+BAD_STATE: Final = 16
+UNKNOWN_INSTRUMENT: Final = 32
+NOT_OPEN: Final = 33
+UNKNOWN_ORDER: Final = 34
+DUPLICATE_ORDER_ID: Final = 35
+SIDE_MISMATCH: Final = 36
+OFF_TICK: Final = 37
+OFF_LOT: Final = 38
+OUTSIDE_BAND: Final = 39
+BOOK_NOT_EMPTY: Final = 40
+INSTRUMENTS_FULL: Final = 41
+ORDERS_FULL: Final = 42
+WOULD_CROSS: Final = 43
+SELF_TRADE: Final = 64
+MASS_CANCEL_REASON: Final = 65
+TOTAL_FILLED: Final = 66
+
+PRICE_MAX: Final = (1 << 40) - 1
+QUANTITY_MAX: Final = (1 << 31) - 1
+ACCOUNT_SHIFT: Final = 40
+ACCOUNT_MAX: Final = (1 << 23) - 1
+INSTRUMENT_MAX: Final = (1 << 20) - 1
+RULES_VERSION: Final = 1

@@ -1,0 +1,38 @@
+"""The compiled half of the build; everything else stands in pyproject.toml.
+
+`ferrox.fast` is one mypyc unit.  Where it cannot be compiled the install goes on without it, right but slow, unless
+FERROX_COMPILE=1 says that this is an error; FERROX_PURE=1 does not try.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+
+def compiled() -> list[Extension]:
+    """Return the extension of the fast engine, or nothing when it is not wanted or mypyc is not there."""
+    required = os.environ.get("FERROX_COMPILE") == "1"
+    if os.environ.get("FERROX_PURE") == "1":
+        return []
+    try:
+        from mypyc.build import mypycify
+    except ImportError as missing:
+        if required:
+            raise SystemExit(
+                f"FERROX_COMPILE=1 asks for the compiled build, and mypyc is not there: {missing}"
+            ) from None
+        print("ferrox: mypyc is not there; installing the pure build, which is about 100 times slower", file=sys.stderr)
+        return []
+    # The package's own file stays Python: it says whether the modules behind it are compiled.
+    modules = sorted(str(path) for path in Path("ferrox/fast").glob("*.py") if path.name != "__init__.py")
+    extensions = mypycify(modules, opt_level="3", debug_level="0", group_name="ferrox_fast")
+    for extension in extensions:
+        extension.optional = not required
+        # Small functions of the unit may be inlined into each other: nobody replaces them at load time.
+        extension.extra_compile_args += ["-fno-semantic-interposition", "-fvisibility=hidden"]
+    return list(extensions)
+
+
+setup(ext_modules=compiled())
