@@ -26,7 +26,7 @@ with tempfile.TemporaryDirectory() as directory:
     print(f"after replay  {replayed.digest()}")
     print("equal" if replayed.digest() == written else "DIFFERENT: this is a defect")
 
-    # What if nobody had sold below 500 from command 2,001 on?  The past is loaded, and the rest sent again without them.
+    # What if nobody had sold below 500 from command 2,001 on?  Load the past, and send the rest without them.
     branch = fx.Venue.load(journal, until=2_000)
     rest = orders[1_999:]
     kinder = branch.apply(rest[(rest["side"] == 1) | (rest["price"] >= 500)])

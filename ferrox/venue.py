@@ -91,13 +91,14 @@ assert ORDER_RECORD.size == HALF_RECORD.size == FRAME_RECORD.size == WHOLE_RECOR
 _order_record, _half_record = ORDER_RECORD.pack, HALF_RECORD.pack
 _frame_record, _whole_record = FRAME_RECORD.pack, WHOLE_RECORD.pack
 _order_id_of: Final = Struct("<8xq").unpack_from
+_leaves_of: Final = Struct("<8xq 20xI").unpack_from  # order id and leaves of a report
 
 NEW_ENVELOPE: Final = NEW_ORDER | COMMAND_SIZE << 8
 REPLACE_ENVELOPE: Final = REPLACE_ORDER | COMMAND_SIZE << 8
 CANCEL_ENVELOPE: Final = CANCEL_ORDER | HALF_SIZE << 8
 BUY_HEAD: Final = NEW_ORDER | BUY << 8
 SELL_HEAD: Final = NEW_ORDER | SELL << 8
-GTC_BITS: Final = GTC << 16
+BUY_LIMIT, SELL_LIMIT = BUY_HEAD | GTC << 16, SELL_HEAD | GTC << 16
 WHOLE_KINDS: Final[dict[type, int]] = {NewOrder: NEW_ORDER, ReplaceOrder: REPLACE_ORDER}
 """The typed commands whose fields stand in a frame one after the other."""
 
@@ -166,6 +167,7 @@ SideLike = Side | str | int
 TimeInForceLike = TimeInForce | str | int
 SelfTradeLike = SelfTrade | str | int
 StateLike = TradingState | str | int
+Integer = Union[int, "np.integer[Any]"]
 Commands = Union["NDArray[np.void]", bytes, bytearray, memoryview, Iterable[Command | bytes]]
 
 
@@ -223,13 +225,18 @@ class Result:
     @property
     def filled(self) -> int:
         """What the order traded by this command, in lots."""
-        return sum(report.quantity for report in self.trades)
+        return sum(fields[4] for fields in REPORT.iter_unpack(self.frames) if fields[7] == TRADE)
 
     @property
     def leaves(self) -> int:
         """What the order still works after this command, in lots; 0 when the command was rejected."""
-        order_id = self.order_id
-        return next((report.leaves for report in reversed(self.reports) if order_id and report.order_id == order_id), 0)
+        frames, order_id = self.frames, self.order_id
+        if order_id:
+            for offset in range(len(frames) - REPORT_SIZE, -1, -REPORT_SIZE):
+                other_id, leaves = _leaves_of(frames, offset)
+                if other_id == order_id:  # a maker's report says nothing of this order
+                    return int(leaves)
+        return 0
 
     @property
     def average_price(self) -> float | None:
@@ -290,7 +297,13 @@ class Venue:
         taken, and for a journal that stands elsewhere.
         """
         if isinstance(engine, str):
-            self._engine = make_engine(engine, Capacity(orders or ORDER_CAPACITY, instruments or INSTRUMENT_CAPACITY))
+            self._engine = make_engine(
+                engine,
+                Capacity(
+                    ORDER_CAPACITY if orders is None else orders,
+                    INSTRUMENT_CAPACITY if instruments is None else instruments,
+                ),
+            )
             self._name = engine
         else:
             if orders is not None or instruments is not None:
@@ -319,7 +332,6 @@ class Venue:
         self._instruments: set[int] = set()
         if fields[8]:
             state = unpack_state(snapshot)
-            self._books, self._backlog = Books(state), []
             self._instruments = {definition.instrument for definition in state.instruments}
             self._use_ids(np.array([order.order_id for order in state.orders], np.int64))
         self._settle()
@@ -368,53 +380,55 @@ class Venue:
 
     def buy(
         self,
-        quantity: int,
-        price: int | None = None,
+        quantity: Integer,
+        price: Integer | None = None,
         *,
-        order_id: int | None = None,
-        instrument: int = 1,
+        order_id: Integer | None = None,
+        instrument: Integer = 1,
         time_in_force: TimeInForceLike | None = None,
         post_only: bool = False,
         slide: bool = False,
         self_trade: SelfTradeLike = ALLOW,
-        account: int = 0,
+        account: Integer = 0,
     ) -> Result:
         """Send an order to buy; see `submit`."""
-        return self._new(
-            BUY_HEAD, quantity, price, order_id, instrument, time_in_force, post_only, slide, self_trade, account
-        )
+        head = BUY_LIMIT
+        if price is None or time_in_force is not None or post_only or slide or self_trade is not ALLOW:
+            head = BUY_HEAD | _options(price is None, time_in_force, post_only, slide, self_trade)
+        return self._enter(head, quantity, price, order_id, instrument, account)
 
     def sell(
         self,
-        quantity: int,
-        price: int | None = None,
+        quantity: Integer,
+        price: Integer | None = None,
         *,
-        order_id: int | None = None,
-        instrument: int = 1,
+        order_id: Integer | None = None,
+        instrument: Integer = 1,
         time_in_force: TimeInForceLike | None = None,
         post_only: bool = False,
         slide: bool = False,
         self_trade: SelfTradeLike = ALLOW,
-        account: int = 0,
+        account: Integer = 0,
     ) -> Result:
         """Send an order to sell; see `submit`."""
-        return self._new(
-            SELL_HEAD, quantity, price, order_id, instrument, time_in_force, post_only, slide, self_trade, account
-        )
+        head = SELL_LIMIT
+        if price is None or time_in_force is not None or post_only or slide or self_trade is not ALLOW:
+            head = SELL_HEAD | _options(price is None, time_in_force, post_only, slide, self_trade)
+        return self._enter(head, quantity, price, order_id, instrument, account)
 
     def submit(
         self,
         side: SideLike,
-        quantity: int,
-        price: int | None = None,
+        quantity: Integer,
+        price: Integer | None = None,
         *,
-        order_id: int | None = None,
-        instrument: int = 1,
+        order_id: Integer | None = None,
+        instrument: Integer = 1,
         time_in_force: TimeInForceLike | None = None,
         post_only: bool = False,
         slide: bool = False,
         self_trade: SelfTradeLike = ALLOW,
-        account: int = 0,
+        account: Integer = 0,
     ) -> Result:
         """Send a new order: a quantity in lots, at a price in ticks or, without one, at the market (NEW-1, MARKET-1).
 
@@ -426,31 +440,13 @@ class Venue:
         code = SIDES.get(side)
         if code is None:
             code = _term(Side, side, "side")
-        head = NEW_ORDER | code << 8
-        return self._new(
-            head, quantity, price, order_id, instrument, time_in_force, post_only, slide, self_trade, account
-        )
+        head = NEW_ORDER | code << 8 | _options(price is None, time_in_force, post_only, slide, self_trade)
+        return self._enter(head, quantity, price, order_id, instrument, account)
 
-    def _new(
-        self,
-        head: int,
-        quantity: int,
-        price: int | None,
-        order_id: int | None,
-        instrument: int,
-        time_in_force: TimeInForceLike | None,
-        post_only: bool,
-        slide: bool,
-        self_trade: SelfTradeLike,
-        account: int,
-    ) -> Result:
-        """Pack a new order's record in one go, and cross the seam; `head` holds its kind and side."""
-        if price is not None and time_in_force is None and self_trade is ALLOW and not (post_only or slide):
-            head |= GTC_BITS
-        else:
-            market = price is None
-            head |= _options(time_in_force, post_only, slide, self_trade, market=market)
-            price = 0 if market else price
+    def _enter(self, head: int, quantity: Any, price: Any, order_id: Any, instrument: Any, account: Any) -> Result:
+        """Pack a new order's record in one go, and cross the seam; `head` is the first four bytes of its frame."""
+        if price is None:
+            price = 0  # MARKET-2
         free = self._free
         if order_id is None:
             given = free.get(account, 0)
@@ -482,7 +478,7 @@ class Venue:
             self._keep(frames)
         return Result(frames)
 
-    def cancel(self, order_id: int, instrument: int | None = None) -> Result:
+    def cancel(self, order_id: Integer, instrument: Integer | None = None) -> Result:
         """Take a resting order out (CANCEL-1).
 
         Without an `instrument`, it is the only one that is defined, or the one in which the order rests, which is
@@ -500,12 +496,12 @@ class Venue:
 
     def replace(
         self,
-        order_id: int,
+        order_id: Integer,
         *,
-        price: int | None = None,
-        quantity: int | None = None,
+        price: Integer | None = None,
+        quantity: Integer | None = None,
         side: SideLike | None = None,
-        instrument: int | None = None,
+        instrument: Integer | None = None,
         post_only: bool = False,
         slide: bool = False,
         self_trade: SelfTradeLike = ALLOW,
@@ -518,7 +514,7 @@ class Venue:
         if price is None or quantity is None or side is None:
             order = self.order(order_id)
             if order is None:  # any valid order does: the engine knows no such order either (REJECT-34)
-                order = RestingOrder(order_id, 0, 1, 0, 0, BUY)
+                order = RestingOrder(int(order_id), 0, 1, 0, 0, BUY)
             price = order.price if price is None else price
             quantity = order.leaves + order.filled if quantity is None else quantity
             side = order.side if side is None else side
@@ -530,7 +526,7 @@ class Venue:
         sequence = self._sequence + 1
         time_ns = self._time_ns or sequence if self._clock is None else self._read_clock()
         try:
-            head = REPLACE_ORDER | code << 8 | _options(GTC, post_only, slide, self_trade, market=False)
+            head = REPLACE_ORDER | code << 8 | _options(False, GTC, post_only, slide, self_trade)
             record = _order_record(sequence, time_ns, REPLACE_ENVELOPE, head, instrument, order_id, price, quantity)
         except struct.error:
             _misfit(quantity=quantity, price=price, order_id=order_id, instrument=instrument)
@@ -542,7 +538,7 @@ class Venue:
         scope = scopes.get((instrument is not None, account is not None), Scope.ACCOUNT_IN_INSTRUMENT)
         return self.send(MassCancel(int(scope), instrument or 0, account or 0))
 
-    def send(self, command: "Command | bytes") -> Result:
+    def send(self, command: "Command | bytes | bytearray | memoryview") -> Result:
         """Send a typed command of `ferrox.messages`, or a frame of 16 or 32 bytes, and return what it came to.
 
         Raise ValueError for a frame of another length, TypeError or ValueError for a field that does not fit its width.
@@ -551,13 +547,13 @@ class Venue:
         time_ns = self._time_ns or sequence if self._clock is None else self._read_clock()
         whole = WHOLE_KINDS.get(type(command))
         if whole is not None:  # without the detour over a frame
+            fields: Any = command
             try:
-                record = _whole_record(sequence, time_ns, whole, COMMAND_SIZE, whole, *command)
+                record = _whole_record(sequence, time_ns, whole, COMMAND_SIZE, whole, *fields)
             except struct.error:
-                _frame(command)  # tells which field it is
-                raise
+                _misfit(**fields._asdict())
             if whole == NEW_ORDER:
-                self._use_id(_order_id_of(record, COMMAND_SIZE)[0])
+                self._use_id(int(fields.order_id))
             return self._step(sequence, record)
         frame = command if type(command) is bytes else _frame(command)
         size = len(frame)
@@ -606,7 +602,7 @@ class Venue:
         Raise ValueError or TypeError for what is none of this, and `SequenceError` for records that do not follow
         (DET-3); nothing of the chunk of 65,536 that is at fault has been applied then.
         """
-        return Reports(b"".join([reports._frames for reports in self.stream(commands, time_ns=time_ns)]))  # noqa: SLF001
+        return Reports(b"".join([reports.frames for reports in self.stream(commands, time_ns=time_ns)]))
 
     def stream(self, commands: Commands, *, time_ns: "ArrayLike | None" = None) -> Iterator[Reports]:
         """Apply many commands as `apply` does, and give the reports of each 65,536 as soon as they are there.
@@ -750,7 +746,7 @@ class Venue:
             for order_id in ids[lasts].tolist():
                 self._use_id(order_id)
 
-    def _instrument_of(self, order_id: int) -> int:
+    def _instrument_of(self, order_id: Integer) -> int:
         """Return where an order rests, or the first instrument."""
         order = self.order(order_id)
         return order.instrument if order is not None else min(self._instruments, default=1)
@@ -814,9 +810,9 @@ class Venue:
         """Return every resting order in priority order, L3; raise `UsageError` if the instrument is undefined."""
         return self.books[instrument].orders()
 
-    def order(self, order_id: int) -> RestingOrder | None:
+    def order(self, order_id: Integer) -> RestingOrder | None:
         """Return an order as it rests now, or None when it does not rest."""
-        return self.books.order(order_id)
+        return self.books.order(int(order_id))
 
     def queue_position(self, order_id: int) -> QueuePosition:
         """Return what stands ahead of a resting order at its price; raise `UsageError` when it does not rest."""
@@ -960,7 +956,7 @@ def _term(terms: "type[Side | TimeInForce | SelfTrade | TradingState]", value: o
 
 
 def _options(
-    time_in_force: TimeInForceLike | None, post_only: bool, slide: bool, self_trade: SelfTradeLike, *, market: bool
+    market: bool, time_in_force: TimeInForceLike | None, post_only: bool, slide: bool, self_trade: SelfTradeLike
 ) -> int:
     """Return time in force and flags at their places in the first four bytes of an order."""
     if time_in_force is None:

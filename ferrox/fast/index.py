@@ -2,7 +2,7 @@
 
 The trick is where the heads lie.  Sixteen neighbouring keys have their heads on one cache line, because ids that are
 near in time or prices that are near in the book are used together; the lines are scattered by a random odd multiplier,
-so that nobody outside can choose ids that share a chain.  The multiplier is drawn per process and never leaves it:
+so that nobody outside can choose ids that share a chain.  The multiplier is drawn per engine and never leaves it:
 which bucket a key has changes no report.  Considered and left: open addressing, whose runs cluster without bound when
 neighbours stay together, and which costs 16 bytes an entry.
 
@@ -12,30 +12,16 @@ Orders, levels and blocks each have a table of their own in the one `heads` colu
 from librt.vecs import vec
 from mypy_extensions import i32, i64
 
-from ferrox.fast.layout import CHAIN, KEY
+from ferrox.fast.layout import CHAIN, KEY, LINE_MASK, LINE_SHIFT, MULTIPLIER
 
 
-class Table:
-    """Where one table of heads lies, and how its lines are scattered."""
-
-    def __init__(self, start: i64, line_bits: i64, multiplier: i64) -> None:
-        """Lay a table of 2^line_bits lines from head `start` on; the multiplier is odd and below 2^63."""
-        lines: i64 = 1
-        for _ in range(line_bits):
-            lines += lines
-        self.start = start
-        self.mask: i64 = lines - 1
-        self.shift: i64 = 64 - line_bits if line_bits else 0
-        self.multiplier = multiplier
-
-
-def bucket(table: Table, key: i64) -> i64:
-    """Return the place of a key's head.
+def bucket(slots: vec[i64], table: i64, key: i64) -> i64:
+    """Return the place of a key's head in the table that begins at `table`.
 
     The product wraps when compiled and grows when interpreted; the bits taken from it are the same.
     """
-    line = (((key >> 4) * table.multiplier) >> table.shift) & table.mask
-    return table.start + line * 16 + (key & 15)
+    line = (((key >> 4) * slots[MULTIPLIER]) >> slots[LINE_SHIFT]) & slots[LINE_MASK]
+    return table + line * 16 + (key & 15)
 
 
 def find(slots: vec[i64], heads: vec[i32], place: i64, key: i64) -> i64:

@@ -1,7 +1,7 @@
-"""Where every number of the fast engine lies: one arena of 64-bit words, cut into slots of a cache line.
+"""Where every number of the fast engine lies: one column of 64-bit words, cut into slots of a cache line.
 
 A *slot* is eight words, and is known by the place of its first word, so that `slots[order + PRICE]` is one addition.
-Orders, levels, blocks of levels and books are all slots of the one arena; slot 0 is *nobody*.  Two halves of a word
+Orders, levels, blocks of levels and books are all slots of the one column; place 0 is *nobody*.  Two halves of a word
 hold what is small: a pair of places, or the two sizes of an order, whose word is the one a snapshot stores.
 
     word     0      1      2                  3                4        5                      6           7
@@ -9,6 +9,10 @@ hold what is small: a pair of places, or the two sizes of an order, whose word i
     level    KEY    PRICE  -                  newest|oldest    CHAIN    book's place           below|above tick number
     block    KEY    BITS   critical bit       -                CHAIN    -                      LEFT        RIGHT
     book     state  best bid and best ask     root of bids and of asks  tick, lot, low, high, instrument (16 words)
+
+Before the slots stand the control words: counters, where pools and tables begin, and two small tables for single bits.
+A second column, `heads`, holds 32-bit places: the heads of the index's chains, and the book of each instrument.  With
+the report buffer that is all an engine has; a function is given the columns it needs and keeps no others.
 
 The enumerations of `ferrox.terms` stand here once more as plain integers, because a compiled comparison with a `Final`
 integer is one instruction; `tests/unit/test_fast_layout.py` keeps the two equal.
@@ -19,6 +23,32 @@ from typing import Final
 SLOT: Final = 8  # words of a slot, 64 bytes: a cache line
 BOOK_SLOTS: Final = 2
 
+# ------------------------------------------------------------------------------------------------------ control words
+WRITTEN: Final = 8  # words of the report buffer in use
+SEQUENCE: Final = 9
+CLOCK: Final = 10  # the greatest time given, nanoseconds (DET-4)
+RESTING: Final = 11  # orders in all books
+ORDER_CAPACITY: Final = 12
+REPORT_LIMIT: Final = 13  # words of the report buffer
+LINE_MASK: Final = 14  # of the index: how its lines are scattered
+LINE_SHIFT: Final = 15
+MULTIPLIER: Final = 16
+LEVEL_HEADS: Final = 17  # where in `heads` the table of levels begins; that of orders begins at 0
+BLOCK_HEADS: Final = 18
+BOOK_HEADS: Final = 19  # where in `heads` the places of books begin, by instrument
+BOOKS_AT: Final = 26  # the place of the first book
+INSTRUMENTS: Final = 27  # defined instruments
+INSTRUMENT_CAPACITY: Final = 28
+HIGHEST_INSTRUMENT: Final = 29
+ORDERS: Final = 20  # the pool of order slots: its first free slot, and after it the first that was never used
+LEVELS: Final = 22
+BLOCKS: Final = 24
+FRESH: Final = 1
+MASKS: Final = 64  # 64 words with one bit each
+BIT_PLACES: Final = 128  # 64 words: where the only bit of a word stands, by its product with DE_BRUIJN
+CONTROL: Final = 192  # control words in all
+
+# -------------------------------------------------------------------------------------------------- the words of a slot
 # What orders, levels and blocks share: the index finds any of them by KEY and chains them through CHAIN.
 KEY: Final = 0
 CHAIN: Final = 4
@@ -107,7 +137,6 @@ STATE_CHANGED: Final = 11
 AGGRESSOR: Final = 0x01
 PRIORITY_KEPT: Final = 0x02
 SLID: Final = 0x04
-LAST_WORD: Final = -(1 << 63)  # the LAST flag where it stands in a report's last word: the sign
 
 UNKNOWN_KIND: Final = 1
 MALFORMED: Final = 2

@@ -7,12 +7,14 @@ its sign (REPORT-4).
 from librt.vecs import vec
 from mypy_extensions import i64
 
+from ferrox.fast.layout import REPORT_WORDS, SEQUENCE, WRITTEN
 
-def report(
-    out: vec[i64], place: i64, sequence: i64, order_id: i64, contra_id: i64, price: i64, sizes: i64, tail: i64
-) -> None:
-    """Write one report at a place; `sizes` is quantity and, above it, leaves."""
-    out[place] = sequence
+
+def report(slots: vec[i64], out: vec[i64], order_id: i64, contra_id: i64, price: i64, sizes: i64, tail: i64) -> None:
+    """Write one report of the command at hand (REPORT-3); `sizes` is quantity and, above it, leaves."""
+    place = slots[WRITTEN]
+    slots[WRITTEN] = place + REPORT_WORDS
+    out[place] = slots[SEQUENCE]
     out[place + 1] = order_id
     out[place + 2] = contra_id
     out[place + 3] = price

@@ -14,11 +14,11 @@ apart (185 MB at the default capacity, against none here).
 from librt.vecs import vec
 from mypy_extensions import i64
 
-from ferrox.fast.bits import Bits, highest
+from ferrox.fast.bits import highest
 from ferrox.fast.layout import CRITICAL, KEY, LEFT, RIGHT
 
 
-def plant(slots: vec[i64], bits: Bits, root: i64, block: i64) -> i64:
+def plant(slots: vec[i64], root: i64, block: i64) -> i64:
     """Put a block, whose key is set, into the tree; return a block next to it: above as it is, below negated, or 0."""
     key = slots[block + KEY]
     edge = slots[root]
@@ -27,7 +27,7 @@ def plant(slots: vec[i64], bits: Bits, root: i64, block: i64) -> i64:
         return 0
     while edge < 0:  # any leaf on the way will do: it agrees with the key in every bit that is decided before theirs
         edge = slots[-edge + RIGHT] if (key >> slots[-edge + CRITICAL]) & 1 else slots[-edge + LEFT]
-    critical = highest(bits, key ^ slots[edge + KEY])
+    critical = highest(slots, key ^ slots[edge + KEY])
 
     place = root
     edge = slots[place]

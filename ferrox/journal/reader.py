@@ -154,9 +154,7 @@ class Reading:
         """Open the directory, and nothing in it; raise `UsageError` when there is none or it holds no journal."""
         self.directory = os.fspath(directory)
         self.descriptor = open_directory(directory)
-        names = names_in(self.descriptor)
-        self.names = [name for name in names if name.endswith(".wal")]
-        if not self.names and MARK_NAME not in names:
+        if not any(name == MARK_NAME or name.endswith(".wal") for name in names_in(self.descriptor)):
             os.close(self.descriptor)
             raise UsageError(
                 f"{self.directory}: this directory holds no journal: no segment (*.wal) and no {MARK_NAME}"
@@ -183,14 +181,17 @@ class Reading:
 
     def load(self) -> None:
         """Read the commit mark and every header, and hold them against each other (JRN-10)."""
-        # The mark first: all that it vouches for was there before it, even while a writer goes on.
+        # The witnesses of the watermark first: all that they vouch for was there before them, so that a writer who goes
+        # on meanwhile can only add to what they say, and is never mistaken for damage.
         path = joined(self.directory, MARK_NAME)
         page = self._page(MARK_NAME, path, MARK_SIZE + 1)[0]
         self.mark, self.mark_slot, warnings = unpack_marks(page, path)
         self.warnings += warnings
-        if not self.names:
+        snapshot = newest_sequence(self.descriptor, self.mark.uuid)
+        names = [name for name in names_in(self.descriptor) if name.endswith(".wal")]
+        if not names:
             raise SegmentCorrupt(path, 0, 1, "expected a segment beside the commit mark, found none")
-        for name in self.names:
+        for name in names:
             path = joined(self.directory, name)
             page, size = self._page(name, path, HEADER_SIZE)
             self.segments.append(Segment(unpack_header(page, name, path), path, size))
@@ -203,7 +204,6 @@ class Reading:
                 raise SegmentCorrupt(
                     segment.path, room, segment.base, f"expected at most {room} bytes, found {segment.size}"
                 )
-        snapshot = newest_sequence(self.descriptor, self.mark.uuid)
         self.durable = max(self.mark.durable, self.segments[-1].base - 1, snapshot)
 
     def _page(self, name: str, path: str, size: int) -> tuple[bytes, int]:
@@ -290,7 +290,7 @@ class Reading:
         header = segment.header
         if self.sha256:
             for field, offset, expected, found in (
-                ("checksum of the record before", 60, self.chain.checksum, header.prev_chain),
+                ("checksum of the record before", 60, f"{self.chain.checksum:08x}", f"{header.prev_chain:08x}"),
                 ("SHA-256 of the segment before", 64, self.sha256.hex(), header.prev_sha256.hex()),
             ):
                 if expected != found:
@@ -357,38 +357,25 @@ class Reading:
         sequence = self.chain.sequence + 1
         offset = HEADER_SIZE + RECORD_SIZE * (sequence - segment.base)
         end = offset
-        if not following or sequence < following.base:
+        for place, chunk in _written(segment, file, offset):
+            if following and sequence == following.base:
+                raise SegmentCorrupt(
+                    segment.path,
+                    place,
+                    sequence,
+                    f"expected zeros behind sequence {sequence - 1}, for {following.header.name} follows, "
+                    "found something else",
+                )
             # A sound record further on may know of a higher watermark than all that came before it.
-            for place in range(offset, segment.size, BATCH * RECORD_SIZE):
-                chunk = read_at(file, BATCH * RECORD_SIZE, place, segment.path)
-                if not is_zero(chunk):
-                    end = place + len(chunk.rstrip(b"\0"))
-                    self.durable = max(self.durable, self._known_later(chunk, segment, place))
-            if sequence <= self.durable:
-                found = self.chain.flaw(read_at(file, RECORD_SIZE, offset, segment.path))
-                raise JournalCorrupt(segment.path, offset, sequence, found, durable=self.durable)
-            if end > offset:
-                self.torn = TornTail(segment.path, offset, sequence, end - offset)
-        else:
-            for place in range(offset, segment.size, BATCH * RECORD_SIZE):
-                if not is_zero(read_at(file, BATCH * RECORD_SIZE, place, segment.path)):
-                    raise SegmentCorrupt(
-                        segment.path,
-                        place,
-                        sequence,
-                        f"expected zeros behind sequence {sequence - 1}, for {following.header.name} follows, "
-                        "found something else",
-                    )
-
-    def _known_later(self, chunk: bytes, segment: Segment, place: int) -> int:
-        """Return the highest watermark known to the records of a chunk that are sound by themselves and in place."""
-        fields = np.frombuffer(chunk, RECORD_DTYPE, len(chunk) // RECORD_SIZE)
-        whole = chunk[: len(fields) * RECORD_SIZE]
-        first = segment.base + (place - HEADER_SIZE) // RECORD_SIZE
-        sound = (fields["crc"] == checksums(whole, segment.header.salt)) & (
-            fields["sequence"] == np.arange(first, first + len(fields))
-        )
-        return watermark(fields[sound].tobytes())
+            self.durable = max(self.durable, _known(chunk, segment.header.salt))
+            end = place + len(chunk.rstrip(b"\0"))
+        if following and sequence == following.base:
+            return
+        if sequence <= self.durable:
+            found = self.chain.flaw(read_at(file, RECORD_SIZE, offset, segment.path))
+            raise JournalCorrupt(segment.path, offset, sequence, found, durable=self.durable)
+        if end > offset:
+            self.torn = TornTail(segment.path, offset, sequence, end - offset)
 
     def scan(self, corruption: CorruptInput | None) -> Scan:
         """Return what was found."""
@@ -407,3 +394,18 @@ class Reading:
             corruption=corruption,
             warnings=tuple(self.warnings),
         )
+
+
+def _written(segment: Segment, file: int, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Give the parts of a segment from `offset` on that are not all zero, with their offsets."""
+    for place in range(offset, segment.size, BATCH * RECORD_SIZE):
+        chunk = read_at(file, min(BATCH * RECORD_SIZE, segment.size - place), place, segment.path)
+        if not is_zero(chunk):
+            yield place, chunk
+
+
+def _known(chunk: bytes, salt: int) -> int:
+    """Return the highest watermark that a record of a chunk knows, wherever it stands, if its checksum is right."""
+    whole = chunk[: len(chunk) // RECORD_SIZE * RECORD_SIZE]
+    fields = np.frombuffer(whole, RECORD_DTYPE)
+    return watermark(fields[fields["crc"] == checksums(whole, salt)].tobytes())

@@ -409,7 +409,9 @@ def _verify(path: str, descriptor: int) -> Reading:
     Every file is synced first, so that no decision rests on bytes that the page cache has and the disk has not.
     """
     with Reading(path) as reading:
-        for name in (MARK_NAME, *reading.names):
+        for name in names_in(descriptor):
+            if name != MARK_NAME and not name.endswith(".wal"):
+                continue
             file = open_file(descriptor, name, joined(path, name))
             try:
                 os.fsync(file)

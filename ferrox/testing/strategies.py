@@ -21,9 +21,10 @@ bytes that an engine applies.
         check_laws(records, apply_all(make_engine("reference"), records))
 """
 
-from collections.abc import Collection, Sequence
-from itertools import pairwise
-from typing import Final, NamedTuple, TypeVar, Union
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, pairwise
+from math import ceil
+from typing import Final, NamedTuple, TypeVar, Union, cast
 
 from attrs import Attribute, field, frozen
 from hypothesis import note
@@ -42,6 +43,7 @@ from ferrox.messages import (
     SetTradingState,
 )
 from ferrox.terms import (
+    QUANTITY_MAX,
     SELF_TRADE_SHIFT,
     Annotation,
     CommandKind,
@@ -51,6 +53,7 @@ from ferrox.terms import (
     Side,
     TimeInForce,
     TradingState,
+    account_of,
     compose_order_id,
 )
 from ferrox.text import format_command
@@ -81,6 +84,10 @@ def _known_features(_world: "World", _attribute: "Attribute[frozenset[str]]", na
         raise ValueError(f"no feature is named {sorted(names - FEATURES)}; choose from {sorted(FEATURES)}")
 
 
+def _names(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
+
+
 @frozen
 class World:
     """How large the world of a stream is, and what its engine can do; the smaller, the more its orders meet."""
@@ -95,9 +102,9 @@ class World:
     """Orders have quantities of 1 .. this, in lots."""
     accounts: int = 2
     """Orders are of accounts 0 .. this - 1."""
-    references: int = 4
+    references: int = 6
     """Each account has references 1 .. this, so this many orders of it can rest at a time."""
-    features: frozenset[str] = field(default=FEATURES, converter=frozenset, validator=_known_features)
+    features: frozenset[str] = field(default=FEATURES, converter=_names, validator=_known_features)
     """Names out of `FEATURES`; an engine without one of them is tested with the others."""
 
     def order_ids(self) -> list[int]:
@@ -108,12 +115,14 @@ class World:
     def definitions(self) -> list[DefineInstrument]:
         """Return the commands that define and open every instrument."""
         ticks = [(number, 2 - number % 2) for number in range(1, self.instruments + 1)]
-        return [DefineInstrument(TradingState.OPEN, number, self.low, self.high, tick, 1) for number, tick in ticks]
+        return [
+            DefineInstrument(int(TradingState.OPEN), number, self.low, self.high, tick, 1) for number, tick in ticks
+        ]
 
     def styles(self) -> list[tuple[int, int]]:
         """Return the pairs of time in force and flags that a new order may have, the plainest first and most often."""
-        gtc, ioc, fok = TimeInForce
-        market, post_only, slide = OrderFlag
+        gtc, ioc, fok = map(int, TimeInForce)
+        market, post_only, slide = map(int, OrderFlag)
         styles: list[tuple[str, int, int]] = [
             ("", gtc, 0),
             ("", gtc, 0),
@@ -157,116 +166,147 @@ Element = TypeVar("Element")
 
 
 # ---------------------------------------------------------------------------------------------------- commands
+#
+# Whatever its kind, a command is four choices: a *form* (its kind with time in force, flags, scope or state), a *place*
+# (instrument and order id), a *limit* (price and side) and a quantity.  Hypothesis deletes up to five neighbouring
+# choices in one step, and a list adds one for each element.  With a choice for every field, a failing stream kept
+# dozens of commands that it did not need; with four it shrinks to what it takes.
 
 
-def instruments(world: World = WORLD) -> st.SearchStrategy[int]:
-    """Give the instruments of a world, the first most often; shrink to 1."""
+class Form(NamedTuple):
+    """The kind of a command and what stands in `a`, `b` and `c` of the common shape, where its kind decides that."""
+
+    kind: int
+    a: int = 0
+    b: int = 0
+    c: int = 0
+
+
+def _build(form: Form, place: tuple[int, int], limit: tuple[int, int], quantity: int) -> Command:
+    """Return the command that four choices make."""
+    (instrument, order_id), (price, side) = place, limit
+    if form.kind == CommandKind.NEW_ORDER:
+        price = 0 if form.c & OrderFlag.MARKET else price
+        return NewOrder(side, form.b, form.c, instrument, order_id, price, quantity)
+    if form.kind == CommandKind.REPLACE_ORDER:
+        return ReplaceOrder(side, form.b, form.c, instrument, order_id, price, quantity)
+    if form.kind == CommandKind.CANCEL_ORDER:
+        return CancelOrder(instrument, order_id)
+    if form.kind == CommandKind.MASS_CANCEL:
+        names_instrument = form.a in (Scope.INSTRUMENT, Scope.ACCOUNT_IN_INSTRUMENT)
+        names_account = form.a in (Scope.ACCOUNT, Scope.ACCOUNT_IN_INSTRUMENT)
+        return MassCancel(form.a, instrument * names_instrument, account_of(order_id) * names_account)
+    if form.kind == CommandKind.DEFINE_INSTRUMENT:
+        # A band around the price, an instrument beyond the world's now and then.
+        low, high = price - quantity % 4, price + quantity
+        return DefineInstrument(form.a, instrument + (side == Side.SELL), low, high, form.b, form.c)
+    return SetTradingState(form.a, instrument)
+
+
+def _commands(
+    world: World, forms: Sequence[Form], ids: Sequence[int] | None = None, quantity_max: int | None = None
+) -> st.SearchStrategy[Command]:
+    """Give commands of these forms at any place, price and side of a world."""
+    return st.builds(_build, *_three_choices(world, forms, ids), st.integers(1, quantity_max or world.quantity_max))
+
+
+def _three_choices(
+    world: World, forms: Sequence[Form], ids: Sequence[int] | None = None
+) -> tuple[
+    st.SearchStrategy[Form],
+    st.SearchStrategy[tuple[int, int]],
+    st.SearchStrategy[tuple[int, int]],
+]:
+    """Return the strategies of form, place and limit."""
     numbers = list(range(1, world.instruments + 1))
-    return st.sampled_from([1] * (2 * len(numbers) - 2) + numbers)
-
-
-def order_ids(world: World = WORLD) -> st.SearchStrategy[int]:
-    """Give the order ids of a world; shrink to account 0, reference 1."""
-    return st.sampled_from(world.order_ids())
-
-
-def prices(world: World = WORLD) -> st.SearchStrategy[int]:
-    """Give prices in the band, and seldom one tick beyond either end of it; shrink to the lowest in the band."""
+    places = [(number, ident) for number in numbers for ident in ids or world.order_ids()]
+    places = [place for place in places if place[0] == 1] * (2 * len(numbers) - 2) + places
     inside = list(range(world.low, world.high + 1))
-    return st.sampled_from(inside * 3 + [world.low - 1, world.high + 1])
+    limits = [(price, side) for price in [*inside, *inside, world.low - 1, world.high + 1] for side in map(int, Side)]
+    return st.sampled_from(forms), st.sampled_from(places), st.sampled_from(limits)
 
 
-def quantities(world: World = WORLD) -> st.SearchStrategy[int]:
-    """Give quantities of 1 .. `quantity_max` lots; shrink to 1."""
-    return st.integers(1, world.quantity_max)
+def _new_forms(world: World) -> list[Form]:
+    return [
+        Form(CommandKind.NEW_ORDER, 0, time_in_force, flags | mode)
+        for mode in world.modes()
+        for time_in_force, flags in world.styles()
+    ]
 
 
-def new_orders(world: World = WORLD, *, ids: st.SearchStrategy[int] | None = None) -> st.SearchStrategy[NewOrder]:
+def _replace_forms(world: World) -> list[Form]:
+    gtc = int(TimeInForce.GTC)
+    flags = [flags for time_in_force, flags in world.styles() if time_in_force == gtc]
+    return [Form(CommandKind.REPLACE_ORDER, 0, gtc, flag | mode) for mode in world.modes() for flag in flags]
+
+
+CANCEL_FORMS: Final = [Form(CommandKind.CANCEL_ORDER)]
+MASS_CANCEL_FORMS: Final = [Form(CommandKind.MASS_CANCEL, int(scope)) for scope in Scope]
+# Three of four states are *open*, so that streams do not stand still.
+STATES: Final = [int(TradingState.OPEN)] * 9 + [int(state) for state in TradingState if state != TradingState.OPEN]
+STATE_FORMS: Final = [Form(CommandKind.SET_TRADING_STATE, state) for state in STATES]
+DEFINE_FORMS: Final = [
+    Form(CommandKind.DEFINE_INSTRUMENT, state, tick, lot)
+    for tick, lot in ((1, 1), (1, 1), (2, 1), (3, 1), (1, 2), (2, 3))
+    for state in STATES
+]
+
+
+def new_orders(world: World = WORLD, *, ids: Sequence[int] | None = None) -> st.SearchStrategy[NewOrder]:
     """Give new orders that decode, of every style and mode in the world's features; `ids` replaces its order ids.
+
+    Prices are in the band and seldom one tick beyond it; all shrink to a buy of 1 at the lowest price in the band.
 
     >>> from hypothesis import find
     >>> find(new_orders(), lambda order: order.time_in_force == 3)
-    NewOrder(side=1, time_in_force=3, flags=0, instrument=1, order_id=1, price=97, quantity=1, display=0)
+    NewOrder(side=1, time_in_force=3, flags=0, instrument=1, order_id=1, price=98, quantity=1, display=0)
     """
-
-    def build(side: int, style: tuple[int, int], mode: int, number: int, ident: int, price: int, lots: int) -> NewOrder:
-        time_in_force, flags = style
-        return NewOrder(
-            side, time_in_force, flags | mode, number, ident, 0 if flags & OrderFlag.MARKET else price, lots
-        )
-
-    return st.builds(
-        build,
-        st.sampled_from([int(side) for side in Side]),
-        st.sampled_from(world.styles()),
-        st.sampled_from(world.modes()),
-        instruments(world),
-        order_ids(world) if ids is None else ids,
-        prices(world),
-        quantities(world),
-    )
+    return cast("st.SearchStrategy[NewOrder]", _commands(world, _new_forms(world), ids))
 
 
-def replace_orders(
-    world: World = WORLD, *, ids: st.SearchStrategy[int] | None = None
-) -> st.SearchStrategy[ReplaceOrder]:
+def replace_orders(world: World = WORLD, *, ids: Sequence[int] | None = None) -> st.SearchStrategy[ReplaceOrder]:
     """Give replaces that decode, of totals up to twice `quantity_max` so that some enlarge what was filled."""
-    flags = [int(flags) for time_in_force, flags in world.styles() if time_in_force == TimeInForce.GTC]
-    return st.builds(
-        lambda side, flag, mode, number, ident, price, total: ReplaceOrder(
-            side, int(TimeInForce.GTC), flag | mode, number, ident, price, total
-        ),
-        st.sampled_from([int(side) for side in Side]),
-        st.sampled_from(flags),
-        st.sampled_from(world.modes()),
-        instruments(world),
-        order_ids(world) if ids is None else ids,
-        prices(world),
-        st.integers(1, 2 * world.quantity_max),
-    )
+    total_max = min(2 * world.quantity_max, QUANTITY_MAX)
+    return cast("st.SearchStrategy[ReplaceOrder]", _commands(world, _replace_forms(world), ids, total_max))
 
 
-def cancel_orders(world: World = WORLD, *, ids: st.SearchStrategy[int] | None = None) -> st.SearchStrategy[CancelOrder]:
+def cancel_orders(world: World = WORLD, *, ids: Sequence[int] | None = None) -> st.SearchStrategy[CancelOrder]:
     """Give cancels; most meet nothing, as in life, where the order has just traded."""
-    return st.builds(CancelOrder, instruments(world), order_ids(world) if ids is None else ids)
+    return cast("st.SearchStrategy[CancelOrder]", _commands(world, CANCEL_FORMS, ids))
 
 
 def mass_cancels(world: World = WORLD) -> st.SearchStrategy[MassCancel]:
-    """Give mass cancels of every scope; accounts go up to one that has no order."""
-    number, account, none = instruments(world), st.integers(0, world.accounts), st.just(0)
-    return st.one_of(
-        st.builds(MassCancel, st.just(int(Scope.INSTRUMENT)), number, none),
-        st.builds(MassCancel, st.just(int(Scope.ACCOUNT)), none, account),
-        st.builds(MassCancel, st.just(int(Scope.ACCOUNT_IN_INSTRUMENT)), number, account),
-        st.just(MassCancel(int(Scope.VENUE))),
-    )
+    """Give mass cancels of every scope."""
+    return cast("st.SearchStrategy[MassCancel]", _commands(world, MASS_CANCEL_FORMS))
 
 
 def define_instruments(world: World = WORLD) -> st.SearchStrategy[DefineInstrument]:
-    """Give definitions of the world's instruments and one more, of ticks and lots 1 .. 3 and bands near its own."""
-
-    def build(state: int, number: int, low: int, width: int, tick: int, lot: int) -> DefineInstrument:
-        return DefineInstrument(state, number, low, low + width, tick, lot)
-
-    return st.builds(
-        build,
-        _trading_states(),
-        st.integers(1, world.instruments + 1),
-        st.integers(world.low - 2, world.low + 1),
-        st.integers(0, world.high - world.low + 3),
-        st.sampled_from((1, 1, 2, 3)),
-        st.sampled_from((1, 1, 2, 3)),
-    )
+    """Give definitions of the world's instruments and one more, with ticks and lots of 1 .. 3, mostly 1."""
+    return cast("st.SearchStrategy[DefineInstrument]", _commands(world, DEFINE_FORMS))
 
 
 def set_trading_states(world: World = WORLD) -> st.SearchStrategy[SetTradingState]:
-    """Give changes of trading state, three of four to *open* so that streams do not stand still."""
-    return st.builds(SetTradingState, _trading_states(), instruments(world))
+    """Give changes of trading state, three of four to *open*."""
+    return cast("st.SearchStrategy[SetTradingState]", _commands(world, STATE_FORMS))
 
 
-def _trading_states() -> st.SearchStrategy[int]:
-    others = [int(state) for state in TradingState if state != TradingState.OPEN]
-    return st.sampled_from([int(TradingState.OPEN)] * 3 * len(others) + others)
+def _forms(world: World) -> list[Form]:
+    """Return the forms of every kind in the world's features, repeated until about half are new orders."""
+    weights: list[tuple[str, float, list[Form]]] = [
+        ("", 0.57, _new_forms(world)),
+        ("", 0.1, CANCEL_FORMS),
+        ("replace", 0.24, _replace_forms(world)),
+        ("mass-cancel", 0.03, MASS_CANCEL_FORMS),
+        ("states", 0.03, STATE_FORMS),
+        ("definitions", 0.03, DEFINE_FORMS),
+    ]
+    count = 2_000
+    return [
+        form
+        for word, weight, forms in weights
+        if world.features.issuperset(word.split())
+        for form in (forms * ceil(count * weight / len(forms)))[: int(count * weight)]
+    ]
 
 
 def commands(world: World = WORLD) -> st.SearchStrategy[Command]:
@@ -276,21 +316,7 @@ def commands(world: World = WORLD) -> st.SearchStrategy[Command]:
     >>> find(commands(), lambda command: isinstance(command, CancelOrder))
     CancelOrder(instrument=1, order_id=1)
     """
-    kinds: list[tuple[str, int, st.SearchStrategy[Command]]] = [
-        ("", 16, new_orders(world)),
-        ("", 3, cancel_orders(world)),
-        ("replace", 6, replace_orders(world)),
-        ("mass-cancel", 1, mass_cancels(world)),
-        ("states", 1, set_trading_states(world)),
-        ("definitions", 1, define_instruments(world)),
-    ]
-    return _weighed([(weight, kind) for word, weight, kind in kinds if world.features.issuperset(word.split())])
-
-
-def _weighed(kinds: Sequence[tuple[int, st.SearchStrategy[Element]]]) -> st.SearchStrategy[Element]:
-    """Choose by weight; `one_of` weighs every branch of its nested choices alike, and forgets those that repeat."""
-    chosen = [kind for weight, kind in kinds for _ in range(weight)]
-    return st.integers(0, len(chosen) - 1).flatmap(chosen.__getitem__)
+    return _commands(world, _forms(world))
 
 
 # ----------------------------------------------------------------------------------------------------- streams
@@ -310,9 +336,48 @@ def streams(world: World = WORLD, *, max_size: int = 100) -> st.SearchStrategy[l
     return _long_lists(commands(world), max_size).map(lambda stream: definitions + stream)
 
 
+EDGES_U8: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 64, 80, 128, 254, 255)
+EDGES_U32: Final = (0, 1, 2, 2**20 - 1, 2**20, 2**31 - 1, 2**31, 2**32 - 1)
+EDGES_I64: Final = (0, 1, -1, 2**23 - 1, 2**23, 2**40 - 1, 2**40, 1 - 2**40, -(2**40), 2**63 - 1, -(2**63))
+FIELD_EDGES: Final = (EDGES_U8,) * 4 + (EDGES_U32, EDGES_I64, EDGES_I64, EDGES_U32, EDGES_U32)
+"""Values at and beyond the limits of every field of the common shape, in wire order (LIM-1 .. LIM-6)."""
+
+
+class Harm(NamedTuple):
+    """One thing that is wrong with a frame: a field of the shape overwritten, or another size, padded with a filler."""
+
+    field: int = -1
+    value: int = 0
+    size: int = 0
+
+
+HARMS: Final = [
+    *(Harm(field, value) for field, edges in enumerate(FIELD_EDGES) for value in edges),
+    *(Harm(size=size, value=filler) for filler in (0, 255) for size in range(1, COMMAND_SIZE + 1)),
+]
+
+
+def _harm(command: AnyCommand, harms: Sequence[Harm]) -> AnyCommand:
+    """Return a command with what is wrong with it; as it stands when nothing is."""
+    frame = command.pack()
+    for harm in harms:
+        if harm.size:
+            frame = frame.ljust(COMMAND_SIZE, bytes([harm.value]))[: harm.size]
+        else:
+            shape = list(COMMAND.unpack(frame.ljust(COMMAND_SIZE, b"\0")))
+            shape[harm.field] = harm.value
+            frame = COMMAND.pack(*shape)[: len(frame)]
+    return RawFrame(frame) if harms else command
+
+
+def _noise() -> st.SearchStrategy[AnyCommand]:
+    return st.binary(min_size=1, max_size=COMMAND_SIZE).map(RawFrame)
+
+
 def hostile_frames(world: World = WORLD) -> st.SearchStrategy[AnyCommand]:
-    """Give frames that may be anything: a good command with wrong fields or of the wrong size, or random bytes."""
-    return st.one_of(_overwritten(world), _resized(world), st.binary(min_size=1, max_size=COMMAND_SIZE).map(RawFrame))
+    """Give frames that may be anything: a good command with up to three wrong fields or sizes, or random bytes."""
+    harms = st.lists(st.sampled_from(HARMS), min_size=1, max_size=3)
+    return st.one_of(st.builds(_harm, commands(world), harms), _noise())
 
 
 def hostile_streams(world: World = WORLD, *, max_size: int = 100) -> st.SearchStrategy[list[AnyCommand]]:
@@ -323,52 +388,41 @@ def hostile_streams(world: World = WORLD, *, max_size: int = 100) -> st.SearchSt
     [RawFrame(bytes.fromhex('07'))]
     """
     definitions: list[AnyCommand] = [*world.definitions()]
-    kinds: list[tuple[int, st.SearchStrategy[AnyCommand]]] = [(3, commands(world)), (1, hostile_frames(world))]
-    return _long_lists(_weighed(kinds), max_size).map(lambda stream: definitions + stream)
+    # Quantity and harm in one choice, so that an element has four and is deleted in one step.
+    good = [(quantity, ()) for quantity in range(1, min(world.quantity_max, 9) + 1)]
+    second = HARMS[7:] + HARMS[:7]
+    pairs = [(1, pair) for pair in zip(HARMS, second, strict=True)]
+    amounts = good * (500 // len(good)) + [(1, (harm,)) for harm in HARMS] + pairs[::4]
+
+    def build(
+        form: Form, place: tuple[int, int], limit: tuple[int, int], amount: tuple[int, tuple[Harm, ...]]
+    ) -> AnyCommand:
+        quantity, harms = amount
+        return _harm(_build(form, place, limit, quantity), harms)
+
+    mixed = _long_lists(st.builds(build, *_three_choices(world, _forms(world)), st.sampled_from(amounts)), max_size)
+    parts = st.tuples(mixed, st.lists(_noise(), max_size=3), mixed)
+    return parts.map(lambda parts: definitions + list(chain.from_iterable(parts))[:max_size])
 
 
 def _long_lists(element: st.SearchStrategy[Element], max_size: int) -> st.SearchStrategy[list[Element]]:
-    """Give lists of which half are long: a list of Hypothesis has about five elements unless a least size is asked for.
-
-    A long list shrinks into the short ones, because both are drawn alike.
-    """
-    long = st.lists(element, min_size=min(20, max_size), max_size=max_size)
-    return st.one_of(st.lists(element, max_size=max_size), long)
-
-
-EDGES_U8: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 64, 80, 128, 254, 255)
-EDGES_U32: Final = (0, 1, 2, 2**20 - 1, 2**20, 2**31 - 1, 2**31, 2**32 - 1)
-EDGES_I64: Final = (0, 1, -1, 2**23 - 1, 2**23, 2**40 - 1, 2**40, 1 - 2**40, -(2**40), 2**63 - 1, -(2**63))
-FIELD_EDGES: Final = (EDGES_U8,) * 4 + (EDGES_U32, EDGES_I64, EDGES_I64, EDGES_U32, EDGES_U32)
-"""Values at and beyond the limits of every field of the common shape, in wire order (LIM-1 .. LIM-6)."""
-
-
-def _overwritten(world: World) -> st.SearchStrategy[RawFrame]:
-    """Give good frames of which one to three fields of the shape have a value at its limits."""
-    values = st.integers(0, len(FIELD_EDGES) - 1).flatmap(
-        lambda index: st.tuples(st.just(index), st.sampled_from(FIELD_EDGES[index]))
+    """Give lists of about 25 elements: a plain list of Hypothesis has five, and a list of lists shrinks as well."""
+    return st.lists(st.lists(element, max_size=max_size), max_size=10).map(
+        lambda parts: list(chain.from_iterable(parts))[:max_size]
     )
-
-    def overwrite(command: Command, changes: Sequence[tuple[int, int]]) -> RawFrame:
-        frame = command.pack()
-        shape = list(COMMAND.unpack(frame.ljust(COMMAND_SIZE, b"\0")))
-        for index, value in changes:
-            shape[index] = value
-        return RawFrame(COMMAND.pack(*shape)[: len(frame)])
-
-    return st.builds(overwrite, commands(world), st.lists(values, min_size=1, max_size=3))
-
-
-def _resized(world: World) -> st.SearchStrategy[RawFrame]:
-    """Give good frames that are cut short or lengthened."""
-
-    def resize(command: Command, size: int, filler: int) -> RawFrame:
-        return RawFrame(command.pack().ljust(COMMAND_SIZE, bytes([filler]))[:size])
-
-    return st.builds(resize, commands(world), st.integers(1, COMMAND_SIZE), st.sampled_from((0, 1, 255)))
 
 
 # ----------------------------------------------------------------------------------------------------- records
+
+
+ENVELOPE_FAULTS: Final = (
+    *[("none", 0)] * 30,
+    *[("kind", kind) for kind in (*range(9), 253)],
+    *[("size", size) for size in (0, 1, 15, 16, 17, 31, 32, 33, 64, 255)],
+    *[("beyond", 1), ("beyond", 255)],
+    *[("unread", 1), ("unread", 2**16 - 1)],
+    *[("annotation", int(kind)) for kind in Annotation],
+)
 
 
 @st.composite
@@ -386,26 +440,25 @@ def records(
     some are annotations (DET-8).  Failures show the stream as the lines of a session.
     """
     chosen = draw(streams() if stream is None else stream)
-    times = st.one_of(st.integers(0, 10), st.integers(0, 2**62))
     packed = []
     for sequence, command in enumerate(chosen, first):
         frame = command.pack()
         kind, size, shape = frame[0], len(frame), frame.ljust(COMMAND_SIZE, b"\0")
-        crc = session = 0
-        if wrong_envelopes and draw(st.booleans()):
-            crc, session = draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 2**16 - 1))
-            fault = draw(st.sampled_from(("none", "kind", "size", "beyond", "annotation")))
-            if fault == "kind":
-                kind = draw(st.sampled_from([*range(9), 253]))
-            elif fault == "size":
-                size = draw(st.integers(0, 255))
-            elif fault == "beyond":
-                shape = frame.ljust(COMMAND_SIZE, b"\1")
-            elif fault == "annotation":
-                kind, size, shape = draw(st.sampled_from([int(kind) for kind in Annotation])), 0, bytes(COMMAND_SIZE)
-        packed.append(
-            RECORD.pack(crc, crc ^ 1, sequence, draw(times), kind, size, session, crc >> 8, *COMMAND.unpack(shape))
-        )
+        unread = 0
+        fault, value = draw(st.sampled_from(ENVELOPE_FAULTS)) if wrong_envelopes else ("none", 0)
+        if fault == "kind":
+            kind = value
+        elif fault == "size":
+            size = value
+        elif fault == "beyond":
+            shape = frame.ljust(COMMAND_SIZE, bytes([value]))
+        elif fault == "unread":
+            unread = value
+        elif fault == "annotation":
+            kind, size, shape = value, 0, bytes(COMMAND_SIZE)
+        time_ns = draw(st.sampled_from((sequence, 0, sequence * 1_000, 2**62)))
+        envelope = (unread, unread, sequence, time_ns, kind, size, unread, unread)
+        packed.append(RECORD.pack(*envelope, *COMMAND.unpack(shape)))
     note("\n".join(describe(chosen)))
     return b"".join(packed)
 
@@ -435,6 +488,3 @@ def batch_splits(count: int) -> st.SearchStrategy[list[int]]:
 
 def _sizes(ends: Sequence[int]) -> list[int]:
     return [end - start for start, end in pairwise(ends)]
-
-
-assert tuple(map(int, CommandKind)) == (1, 2, 3, 4, 5, 6), "wrong envelopes name every kind and some beyond"

@@ -182,8 +182,8 @@ class Workload:
         """Give the records in arrays, each of which `apply` has carried out before it is given.
 
         `apply` takes the bytes of whole records that follow those before, and returns all their report frames: it is
-        how a venue or an engine of one's own closes the loop.  Any engine with room for the orders will do, and the
-        records do not depend on which.
+        how a venue (`lambda records: bytes(venue.apply(records))`) or an engine (`applier(engine)`) of one's own closes
+        the loop.  It must be fresh and have room for the orders (`capacity`); the records do not depend on which it is.
         """
         if apply is None:
             apply = applier(make_engine("reference", self.capacity()))

@@ -75,7 +75,7 @@ def test_every_single_bit_flip_of_a_sealed_record_is_refused_at_that_record(seal
         data = path.read_bytes()
         for bit in range(8 * HEADER_SIZE, 8 * len(data)):
             index = base + (bit // 8 - HEADER_SIZE) // RECORD_SIZE
-            path.write_bytes(flipped(data, bit))
+            overwrite(path, flipped(data, bit))
 
             given_out, error = records_of(sealed)
 
@@ -83,7 +83,7 @@ def test_every_single_bit_flip_of_a_sealed_record_is_refused_at_that_record(seal
             assert (error.path, error.sequence) == (str(path), index + 1)
             assert error.offset == HEADER_SIZE + RECORD_SIZE * (index - base)
             assert given_out == whole[: len(given_out)]
-        path.write_bytes(data)
+        overwrite(path, data)
         base += (len(data) - HEADER_SIZE) // RECORD_SIZE
     assert base == 9
 
@@ -95,7 +95,7 @@ def test_every_single_bit_flip_of_an_unsealed_record_is_corrupt_up_to_the_waterm
     data = path.read_bytes()
     for bit in range(8 * HEADER_SIZE, 8 * len(data)):
         index = (bit // 8 - HEADER_SIZE) // RECORD_SIZE
-        path.write_bytes(flipped(data, bit))
+        overwrite(path, flipped(data, bit))
 
         found = scan(crashed)
 
@@ -104,7 +104,9 @@ def test_every_single_bit_flip_of_an_unsealed_record_is_corrupt_up_to_the_waterm
         if index < 5:
             assert (found.verdict, found.torn) == ("corrupt", None)
         else:
-            assert (found.verdict, found.torn.sequence, found.corruption) == ("torn", index + 1, None)
+            assert (found.verdict, found.corruption) == ("torn", None)
+            assert found.torn
+            assert found.torn.sequence == index + 1
             if bit % 64 == 0:
                 assert records_of(crashed) == (whole[: RECORD_SIZE * index], None)
 
@@ -122,14 +124,14 @@ def test_a_header_that_is_refused_refuses_the_journal(sealed):
     for path in segments(sealed):
         data = path.read_bytes()
         for bit in range(0, 8 * HEADER_SIZE, 331):
-            path.write_bytes(flipped(data, bit))
+            overwrite(path, flipped(data, bit))
 
             given_out, error = records_of(sealed)
 
             assert given_out == b""
             assert isinstance(error, SegmentCorrupt)
             assert error.path == str(path)
-        path.write_bytes(data)
+        overwrite(path, data)
 
 
 def test_every_single_bit_flip_of_the_commit_mark_is_seen_and_loses_nothing(sealed):
@@ -138,7 +140,7 @@ def test_every_single_bit_flip_of_the_commit_mark_is_seen_and_loses_nothing(seal
     path = sealed / MARK_NAME
     data = path.read_bytes()
     for bit in range(8 * len(data)):
-        path.write_bytes(flipped(data, bit))
+        overwrite(path, flipped(data, bit))
 
         found = scan(sealed)
 
@@ -152,13 +154,13 @@ def test_every_length_of_a_sealed_segment_but_its_own_is_refused(sealed):
     for path in segments(sealed):
         data = path.read_bytes()
         for size in [*range(0, HEADER_SIZE, 97), *range(HEADER_SIZE, len(data))]:
-            path.write_bytes(data[:size])
+            overwrite(path, data[:size])
 
             found = scan(sealed)
 
             assert found.verdict == "corrupt", size
             assert str(path) in str(found.corruption)
-        path.write_bytes(data)
+        overwrite(path, data)
     assert scan(sealed).verdict == "clean"
 
 
@@ -168,13 +170,13 @@ def test_every_length_of_an_unsealed_segment_is_clean_or_torn_above_the_watermar
     path = segments(crashed)[0]
     data = path.read_bytes()
     for size in range(HEADER_SIZE, len(data) + 1):
-        path.write_bytes(data[:size])
+        overwrite(path, data[:size])
         count, rest = divmod(size - HEADER_SIZE, RECORD_SIZE)
 
         found = scan(crashed)
 
         if count < 5:
-            assert found.verdict == "corrupt"
+            assert isinstance(found.corruption, JournalCorrupt)
             assert found.corruption.sequence == count + 1
         else:
             assert found.verdict == ("torn" if rest else "clean")
@@ -209,7 +211,7 @@ def test_records_that_are_lost_doubled_swapped_or_moved_are_refused_in_a_sealed_
     records = [data[place : place + RECORD_SIZE] for place in range(HEADER_SIZE, len(data), RECORD_SIZE)]
 
     for label, changed in rearranged(records):
-        path.write_bytes(data[:HEADER_SIZE] + b"".join(changed))
+        overwrite(path, data[:HEADER_SIZE] + b"".join(changed))
 
         assert scan(sealed).verdict == "corrupt", label
 
@@ -222,7 +224,7 @@ def test_records_rearranged_above_the_watermark_are_torn_where_they_stop_to_foll
     records = [whole[place : place + RECORD_SIZE] for place in range(0, len(whole), RECORD_SIZE)]
 
     for label, changed in rearranged(records[5:]):
-        path.write_bytes(data[:HEADER_SIZE] + b"".join(records[:5] + changed))
+        overwrite(path, data[:HEADER_SIZE] + b"".join(records[:5] + changed))
         pairs = zip(records[5:], changed, strict=False)
         kept = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
@@ -244,6 +246,13 @@ def rearranged(records):
         overwritten = list(records)
         overwritten[two] = records[one]
         yield f"{one} over {two}", overwritten
+
+
+def overwrite(path, data):
+    """Write a file in place: emptied first, as `write_bytes` does, it would be flushed to disk thousands of times."""
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
 
 
 def flipped(data, bit):

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ferrox import fast
 from ferrox.engine import ENGINES, Capacity, Engine, make_engine
 from ferrox.testing.sessions import read_session, run_session
 
-BUILT = [name for name in ENGINES if name != "fast" or hasattr(fast, "FastEngine")]
+BUILT = ENGINES
 
 
 @pytest.fixture(params=BUILT)

@@ -27,18 +27,23 @@ def with_blocks(language):
 
 
 def environment():
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100", "NO_COLOR": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "COLUMNS": "100", "NO_COLOR": "1"}
+
+
+def run(command, folder, program=None):
+    return subprocess.run(
+        command, input=program, capture_output=True, text=True, cwd=folder, env=environment(), check=False
+    )
 
 
 @pytest.mark.parametrize("document", with_blocks("python"))
 def test_the_python_of_a_document_runs_from_top_to_bottom(document, tmp_path):
     program = "\n".join(blocks(document, "python"))
 
-    run = subprocess.run(
-        [sys.executable, "-"], input=program, capture_output=True, text=True, cwd=tmp_path, env=environment(), check=False
-    )
+    done = run([sys.executable, "-"], tmp_path, program)
 
-    assert run.returncode == 0, run.stderr
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("document", with_blocks("console"))
@@ -47,12 +52,10 @@ def test_the_commands_of_a_document_print_what_it_shows(document, tmp_path):
         for command, expected in commands(body):
             if command.startswith(SETUP):
                 continue
-            run = subprocess.run(
-                ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment(), check=False
-            )
+            done = run(["bash", "-c", command], tmp_path)
 
-            shown = run.stdout + run.stderr
-            assert expected or run.returncode == 0, f"$ {command}\n{shown}"
+            shown = done.stdout + done.stderr
+            assert expected or done.returncode == 0, f"$ {command}\n{shown}"
             assert matches(expected, shown), f"$ {command}\n--- shown\n{shown}\n--- documented\n{expected}"
 
 

@@ -5,6 +5,7 @@ import hashlib
 import subprocess
 import sys
 import tracemalloc
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -73,13 +74,13 @@ def test_reports_are_equal_when_their_bytes_are(reports):
     assert reports != reports[1:]
     assert reports != FRAMES
     assert hash(reports) == hash(fx.Reports(FRAMES))
-    assert bytes(reports) == FRAMES
+    assert bytes(reports) == reports.frames == FRAMES
     assert join([reports[:3], bytes(reports[3:])]) == reports
 
 
 @pytest.mark.parametrize("frames", [bytes(47), np.zeros(2, np.int64)])
 def test_what_is_no_reports_is_refused(frames):
-    with pytest.raises(ValueError, match="48 bytes|REPORT_DTYPE"):
+    with pytest.raises(ValueError, match=r"48 bytes|REPORT_DTYPE"):
         fx.Reports(frames)
 
 
@@ -175,7 +176,9 @@ def test_pandas_reads_the_stream(reports):
 
 
 def test_duckdb_reads_the_stream(reports):
-    rows = duckdb.sql("select kind, side, sum(quantity) from reports where side = 'buy' group by all order by kind")
+    rows: Any = duckdb.sql(
+        "select kind, side, sum(quantity) from reports where side = 'buy' group by all order by kind"
+    )
 
     assert rows.fetchall() == [("canceled", "buy", 5), ("new", "buy", 15), ("trade", "buy", 10)]
 
@@ -298,10 +301,13 @@ def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path):
     path = tmp_path / "reports.csv"
     path.write_text("before")
 
-    with pytest.raises(RuntimeError), fx.ReportWriter(path) as writer:
-        writer.write(FRAMES)
-        assert path.read_text() == "before"
-        raise RuntimeError
+    def fail_half_way():
+        with fx.ReportWriter(path) as writer:
+            writer.write(FRAMES)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
 
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

@@ -5,9 +5,9 @@ import pytest
 
 from ferrox import terms
 from ferrox.fast import FastEngine, layout
-from ferrox.fast.memory import aligned_at
+from ferrox.fast.columns import aligned_at
 
-OTHER_NAMES = {"MASS_CANCEL": {terms.Reason: "MASS_CANCEL_REASON"}, "NONE": {terms.Reason: None}}
+OTHER_NAMES = {terms.Reason.MASS_CANCEL: "MASS_CANCEL_REASON", terms.Reason.NONE: "ALLOW"}
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ OTHER_NAMES = {"MASS_CANCEL": {terms.Reason: "MASS_CANCEL_REASON"}, "NONE": {ter
 )
 def test_every_word_has_the_same_number_in_the_fast_engine(words):
     for word in words:
-        name = OTHER_NAMES.get(word.name, {}).get(words, word.name)
-        if name is not None:
-            assert getattr(layout, name) == word, name
+        name = OTHER_NAMES.get(word, word.name) if words is terms.Reason else word.name
+
+        assert getattr(layout, name) == word, name
 
 
 def test_scopes_states_flags_and_limits_have_the_same_numbers_in_the_fast_engine():
@@ -34,10 +34,9 @@ def test_scopes_states_flags_and_limits_have_the_same_numbers_in_the_fast_engine
         assert getattr(layout, f"SCOPE_{scope.name}") == scope
     assert (layout.PRE_OPEN, layout.OPEN, layout.CLOSED) == (1, 2, max(terms.TradingState))
     assert (layout.AGGRESSOR, layout.PRIORITY_KEPT, layout.SLID) == (1, 2, 4)
-    assert layout.LAST_WORD == -(terms.ReportFlag.LAST << 56)
     assert layout.UNKNOWN_FLAGS == 0xFF ^ terms.ORDER_FLAGS ^ terms.SELF_TRADE_MASK
     assert layout.MODE_SHIFT == terms.SELF_TRADE_SHIFT
-    assert layout.MARK == terms.Annotation.MARK
+    assert layout.MARK == int(terms.Annotation.MARK)
     for name in ("PRICE_MAX", "QUANTITY_MAX", "ACCOUNT_SHIFT", "ACCOUNT_MAX", "INSTRUMENT_MAX", "RULES_VERSION"):
         assert getattr(layout, name) == getattr(terms, name)
 
@@ -50,14 +49,16 @@ def test_a_tick_number_is_never_negative_and_a_key_never_leaves_64_bits():
 
 
 def test_places_of_the_largest_engine_fit_in_31_bits():
-    slots = 3 * (terms.ORDER_CAPACITY_MAX + 1) + layout.BOOK_SLOTS * terms.INSTRUMENT_CAPACITY_MAX + 2
+    slots = 3 * terms.ORDER_CAPACITY_MAX + layout.BOOK_SLOTS * terms.INSTRUMENT_CAPACITY_MAX + 1
 
-    assert slots * layout.SLOT < 2**31
+    assert layout.CONTROL + slots * layout.SLOT < 2**31
 
 
 def test_slots_begin_on_a_cache_line():
     engine = FastEngine(1000, 10)
     start = np.frombuffer(memoryview(engine.slots), dtype=np.int64).__array_interface__["data"][0]
 
-    assert (start + 8 * engine.order_pool.start) % 64 == 0
-    assert (engine.order_pool.start - aligned_at(engine.slots)) % layout.SLOT == 0
+    first = engine.slots[layout.ORDERS + layout.FRESH]
+
+    assert (start + 8 * first) % 64 == 0
+    assert first == layout.CONTROL + aligned_at(engine.slots)

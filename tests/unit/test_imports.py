@@ -20,6 +20,11 @@ ALLOWED = {
     "ferrox.engine": ("ferrox.terms", "ferrox.errors", "ferrox.reference", "ferrox.fast"),
     "ferrox.state": (*WORDS, "ferrox.decode"),
     "ferrox.text": WORDS,
+    "ferrox.files": ("ferrox.errors",),
+    "ferrox.snapshot": ("ferrox.errors", "ferrox.files", "ferrox.state"),
+    "ferrox.journal": (*WORDS, "ferrox.engine", "ferrox.files", "ferrox.snapshot", "ferrox.journal"),
+    "ferrox.depth": (*WORDS, "ferrox.state", "ferrox.text"),
+    "ferrox.columns": (*WORDS, "ferrox.text"),
     "ferrox.reference": (*WORDS, "ferrox.decode", "ferrox.state", "ferrox.engine", "ferrox.reference"),
     "ferrox.fast": ("ferrox.errors", "ferrox.fast"),
 }

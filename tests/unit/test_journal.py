@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -575,6 +576,32 @@ def test_a_reader_follows_while_a_writer_goes_on(tmp_path):
             assert scan(tmp_path / "j").verdict == "clean"
 
 
+def test_a_reader_never_takes_a_writer_at_work_for_damage(tmp_path):
+    """JRN-15: whatever moment a reader comes, all that the mark vouches for is there to be read."""
+    done = threading.Event()
+
+    def write():
+        with create(tmp_path / "j", segment_records=3) as journal:
+            for index in range(60):
+                journal.append(orders(2, first=1 + 2 * index))
+                journal.sync()
+                started.set()
+        done.set()
+
+    started = threading.Event()
+    writer = threading.Thread(target=write)
+    writer.start()
+    started.wait(10)
+    verdicts = []
+    while not done.is_set():
+        verdicts.append(scan(tmp_path / "j"))
+    writer.join()
+
+    assert verdicts
+    assert [found.corruption for found in verdicts if found.corruption] == []
+    assert [found.last for found in verdicts] == sorted(found.last for found in verdicts)
+
+
 def test_snapshots_and_files_of_others_do_not_disturb(tmp_path):
     make(tmp_path / "j")
     (tmp_path / "j" / "notes.txt").write_text("mine")
@@ -609,6 +636,7 @@ def test_a_torn_tail_ends_the_journal_and_a_scan_tells_of_it(tmp_path):
     found = scan(path)
 
     assert (found.verdict, found.last, found.durable, found.sealed) == ("torn", 7, 5, False)
+    assert found.torn
     assert found.torn.path == str(segments(path)[0])
     assert (found.torn.offset, found.torn.sequence) == (HEADER_SIZE + 7 * 64, 8)
     assert (found.torn.size, found.torn.records) == (26, 1)
@@ -623,6 +651,7 @@ def test_opening_keeps_a_torn_tail_beside_its_segment_before_it_cuts_it_off(tmp_
     tail = segment.read_bytes()[HEADER_SIZE + 7 * 64 :]
 
     with Journal.open(path) as journal:
+        assert journal.torn
         assert journal.torn.sequence == 8
         assert (journal.sequence, journal.durable) == (7, 7)
         journal.append(orders(1, first=8))
@@ -642,7 +671,9 @@ def test_sound_records_behind_a_hole_above_the_watermark_are_dropped(tmp_path):
 
     found = scan(path)
 
-    assert (found.verdict, found.last, found.torn.records) == ("torn", 6, 4)
+    assert (found.verdict, found.last) == ("torn", 6)
+    assert found.torn
+    assert found.torn.records == 4
 
 
 def test_zeros_behind_the_last_record_are_a_clean_end(tmp_path):
@@ -712,6 +743,63 @@ def test_the_watermark_is_the_highest_of_its_four_witnesses(tmp_path):
     }
 
 
+def test_the_watermark_of_sound_records_is_told_even_when_the_mark_is_older(tmp_path):
+    """JRN-6."""
+    with create(tmp_path / "j") as journal:
+        journal.append(orders(5))
+        before = (tmp_path / "j" / MARK_NAME).read_bytes()
+        journal.sync()
+        journal.append(orders(1))
+        path = crash(tmp_path / "j", tmp_path / "crashed")
+    (path / MARK_NAME).write_bytes(before)
+
+    assert (scan(path).verdict, scan(path).durable) == ("clean", 5)
+
+
+def test_a_torn_tail_ends_with_its_last_byte_that_is_not_0(tmp_path):
+    """JRN-8: zeros behind it are prepared space, not part of it."""
+    path = torn_journal(tmp_path)
+    os.truncate(segments(path)[0], HEADER_SIZE + 500 * 64)
+
+    torn = scan(path).torn
+    assert torn
+    assert torn.size == 26
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "words"),
+    [
+        (4, bytes(4), "expected the checksum of the record before to be [0-9a-f]{8}, found 00000000"),
+        (8, b"\x09", "expected sequence 3, found sequence 9"),
+        (16, b"\1", "expected a time from 7 to 4611686018427387904, found 1"),
+    ],
+)
+def test_a_record_that_is_sound_alone_and_does_not_follow_is_corrupt(tmp_path, offset, value, words):
+    """JRN-4, JRN-7."""
+    with create(tmp_path / "j") as journal:
+        journal.append(orders(5, time_ns=7))
+    path = segments(tmp_path / "j")[0]
+    data = bytearray(path.read_bytes())
+    record = slice(HEADER_SIZE + 2 * 64, HEADER_SIZE + 3 * 64)
+    data[record.start + offset : record.start + offset + len(value)] = value
+    salt = int.from_bytes(data[56:60], "little")
+    data[record.start : record.start + 4] = crc32c(data[record.start + 4 : record.stop], salt).to_bytes(4, "little")
+    path.write_bytes(data)
+
+    assert re.search(f"sequence 3: {words}", refused(tmp_path / "j", JournalCorrupt))
+
+
+def test_zeros_at_or_below_the_watermark_are_corrupt(tmp_path):
+    """JRN-7: a write that was lost."""
+    make(tmp_path / "j")
+    path = segments(tmp_path / "j")[0]
+    data = bytearray(path.read_bytes())
+    data[HEADER_SIZE + 64 : HEADER_SIZE + 128] = bytes(64)
+    path.write_bytes(data)
+
+    assert "sequence 2: expected a record of 64 bytes, found zeros" in refused(tmp_path / "j", JournalCorrupt)
+
+
 def flip(path, offset, bit=1):
     data = bytearray(path.read_bytes())
     data[offset] ^= bit
@@ -752,6 +840,37 @@ def test_a_mark_that_disagrees_with_its_record_is_corruption(tmp_path):
     shutil.copy(tmp_path / "two" / MARK_NAME, tmp_path / "one")
 
     assert "as commit.mark has it" in refused(tmp_path / "one", JournalCorrupt)
+
+
+def test_marks_of_two_journals_are_corruption(tmp_path):
+    """JRN-13."""
+    for name, seed in (("one", 7), ("two", 8)):
+        make(tmp_path / name, seed=seed)
+    one, two = (tmp_path / name / MARK_NAME for name in ("one", "two"))
+
+    one.write_bytes(one.read_bytes()[:MARK_SECTOR] + two.read_bytes()[MARK_SECTOR:])
+
+    assert "found slots of two" in refused(tmp_path / "one", SegmentCorrupt)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 1025])
+def test_a_commit_mark_of_another_length_is_corruption(tmp_path, size):
+    make(tmp_path / "j")
+    os.truncate(tmp_path / "j" / MARK_NAME, size)
+
+    assert "expected a file of 1024 bytes" in refused(tmp_path / "j", SegmentCorrupt)
+
+
+def test_a_mark_of_an_empty_journal_knows_its_salt(tmp_path):
+    """JRN-13: with the same uuid, the first segment of another life is still another."""
+    for name in ("one", "two"):
+        journal = create(tmp_path / name)
+        crash(tmp_path / name, tmp_path / f"{name}-crashed")
+        journal.close()
+    first = segments(tmp_path / "one-crashed")[0]
+    forge(first, lambda header: header._replace(salt=5, prev_chain=5))
+
+    assert "expected salt" in refused(tmp_path / "one-crashed", SegmentCorrupt)
 
 
 def test_records_missing_at_the_end_below_the_watermark_are_corruption(tmp_path):
@@ -886,6 +1005,17 @@ def test_a_segment_that_agrees_in_all_but_its_own_header_is_refused(tmp_path):
     assert "expected the SHA-256 of the segment before to be" in refused(tmp_path / "j", SegmentCorrupt)
 
 
+def test_an_empty_first_segment_is_verified_like_any_other(tmp_path):
+    """JRN-10."""
+    journal = create(tmp_path / "j")
+    path = crash(tmp_path / "j", tmp_path / "crashed")
+    journal.close()
+    Journal.open(path).close()
+    forge(segments(path)[0], lambda header: header._replace(created_ns=1))
+
+    assert "expected the SHA-256 of the segment before to be" in refused(path, SegmentCorrupt)
+
+
 def forge(path, change):
     """Give a segment a header that passes its own checks and is not its own."""
     data = path.read_bytes()
@@ -1011,6 +1141,99 @@ def test_a_disk_that_cannot_be_read_is_an_error_of_one_line(tmp_path, monkeypatc
     monkeypatch.setattr(os, "pread", fail)
 
     assert "cannot be read: Input/output error; copy the file to a sound disk" in str(scan(tmp_path / "j").corruption)
+
+
+# ------------------------------------------------------------------------------------------------ the order of syncs
+
+
+def traced(monkeypatch):
+    """Record every sync and rename, by the name of the file."""
+    calls = []
+    for call in ("fsync", "fdatasync"):
+        really = getattr(os, call)
+
+        def sync(file, call=call, really=really):
+            calls.append((call, Path(f"/proc/self/fd/{file}").readlink().name))
+            really(file)
+
+        monkeypatch.setattr(os, call, sync)
+    rename = os.rename
+
+    def renamed(source, target, **more):
+        calls.append(("rename", target))
+        rename(source, target, **more)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    return calls
+
+
+def test_a_journal_is_durable_with_its_names_before_the_first_record(tmp_path, monkeypatch):
+    """JRN-17."""
+    calls = traced(monkeypatch)
+
+    with create(tmp_path / "j"):
+        segment = "00000000000000000001-00000001.wal"
+        assert calls == [
+            ("fsync", tmp_path.name),
+            ("fsync", f"{MARK_NAME}.tmp"),
+            ("rename", MARK_NAME),
+            ("fsync", "j"),
+            ("fsync", f"{segment}.tmp"),
+            ("rename", segment),
+            ("fsync", "j"),
+        ]
+
+
+def test_a_sync_makes_the_records_durable_before_the_mark_says_so(tmp_path, monkeypatch):
+    """JRN-11, JRN-13: and so does a rotation, before the next segment's name is there."""
+    with create(tmp_path / "j", segment_records=2) as journal:
+        one, two = "00000000000000000001-00000001.wal", "00000000000000000003-00000001.wal"
+        journal.append(orders(2))
+        calls = traced(monkeypatch)
+        journal.sync()
+        assert calls == [("fdatasync", one), ("fdatasync", MARK_NAME)]
+        calls.clear()
+        journal.append(orders(1))
+        assert calls == [
+            ("fdatasync", one),
+            ("fdatasync", MARK_NAME),
+            ("fsync", f"{two}.tmp"),
+            ("rename", two),
+            ("fsync", "j"),
+        ]
+
+
+def test_opening_syncs_every_file_before_it_decides_and_keeps_the_tail_before_it_cuts(tmp_path, monkeypatch):
+    """JRN-14: a verdict must not rest on bytes that only the page cache has."""
+    path = torn_journal(tmp_path)
+    one, two = "00000000000000000001-00000001.wal", "00000000000000000008-00000002.wal"
+    calls = traced(monkeypatch)
+    truncate = os.ftruncate
+    monkeypatch.setattr(os, "ftruncate", lambda file, size: (calls.append(("cut", one)), truncate(file, size)))
+
+    with Journal.open(path):
+        assert calls == [
+            ("fsync", one),
+            ("fsync", MARK_NAME),
+            ("fsync", path.name),
+            ("fsync", f"{one}.torn.tmp"),
+            ("rename", f"{one}.torn"),
+            ("fsync", path.name),
+            ("cut", one),
+            ("fsync", one),
+            ("fdatasync", MARK_NAME),
+            ("fsync", f"{two}.tmp"),
+            ("rename", two),
+            ("fsync", path.name),
+        ]
+
+
+def test_a_directory_that_cannot_be_locked_is_a_usage_error(tmp_path, monkeypatch):
+    make(tmp_path / "j")
+    monkeypatch.setattr("fcntl.flock", failing(errno.ENOLCK, "No locks available"))
+
+    with pytest.raises(UsageError, match="cannot be locked: No locks available"):
+        Journal.open(tmp_path / "j")
 
 
 # -------------------------------------------------------------------------------------------------- writes that fail

@@ -1,0 +1,143 @@
+"""Which engines there are, and one engine on its way through a journal."""
+
+import hashlib
+import platform
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
+from typing import Final
+
+import click
+import numpy as np
+
+import ferrox
+from ferrox.engine import ENGINES, Capacity, Engine, make_engine
+from ferrox.errors import UsageError
+from ferrox.messages import RECORD_SIZE, REPORT_SIZE
+from ferrox.state import digest
+from ferrox.terms import Annotation, ReportKind
+
+KIND_OF_RECORD: Final = 24  # the byte of a record that says its kind
+KIND_OF_REPORT: Final = 44
+FIRST_ANNOTATION: Final = int(min(Annotation))
+
+Sink = Callable[[memoryview], object]
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="Which engine.  [default: fast where it is compiled, otherwise reference]",
+)
+
+
+def fast_build() -> str:
+    """Return how the fast engine is built: "compiled", "interpreted", or "absent"."""
+    try:
+        fast = import_module("ferrox.fast")
+    except ImportError:
+        return "absent"
+    if not hasattr(fast, "FastEngine"):
+        return "absent"
+    return "compiled" if getattr(fast, "COMPILED", False) else "interpreted"
+
+
+def available() -> list[str]:
+    """Return the engines of this build."""
+    return [name for name in ENGINES if name != "fast" or fast_build() != "absent"]
+
+
+def quickest() -> str:
+    """Return the engine to take where none was asked for."""
+    return "fast" if fast_build() == "compiled" else "reference"
+
+
+def other_than(name: str) -> str:
+    """Return the engine to hold against this one: another where there is one, otherwise the same kind again."""
+    return next((other for other in available() if other != name), name)
+
+
+def open_engine(name: str, capacity: Capacity) -> Engine:
+    """Return a fresh engine; raise `UsageError` when this build has none of that name."""
+    if name not in available():
+        raise UsageError(f"the {name} engine is not part of this build; choose: {', '.join(available())}")
+    return make_engine(name, capacity)
+
+
+def describe_build() -> dict[str, str]:
+    """Return what is running."""
+    return {
+        "version": ferrox.__version__,
+        "fast_engine": {"compiled": "COMPILED"}.get(fast_build(), fast_build()),
+        "python": platform.python_version(),
+        "librt": installed("librt"),
+    }
+
+
+def installed(package: str) -> str:
+    """Return the version of a package, or "absent"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def count_commands(records: bytes) -> int:
+    """Return how many of these records are commands, and not the journal's own (JRN-9)."""
+    return int(np.count_nonzero(np.frombuffer(records, np.uint8)[KIND_OF_RECORD::RECORD_SIZE] < FIRST_ANNOTATION))
+
+
+class Run:
+    """One engine on its way through a journal: what it was given, and what it has said."""
+
+    def __init__(self, name: str, capacity: Capacity, sink: Sink | None = None) -> None:
+        """Begin with a fresh engine; `sink` gets the reports of each step, valid only during the call."""
+        self.name = name
+        self.engine = open_engine(name, capacity)
+        self.commands = 0
+        self.seconds = 0.0
+        """In the engine alone."""
+        self._kinds = np.zeros(256, np.int64)
+        self._sha256 = hashlib.sha256()
+        self._sink = sink
+
+    def feed(self, records: bytes) -> None:
+        """Apply whole records, all of them."""
+        self.commands += count_commands(records)
+        while records:
+            start = perf_counter()
+            taken, reports = self.engine.apply(records)
+            self.seconds += perf_counter() - start
+            self._note(reports)
+            records = records[taken * RECORD_SIZE :]
+
+    def _note(self, reports: memoryview) -> None:
+        """Take down what the engine said."""
+        self._sha256.update(reports)
+        self._kinds += np.bincount(np.frombuffer(reports, np.uint8)[KIND_OF_REPORT::REPORT_SIZE], minlength=256)
+        if self._sink is not None:
+            self._sink(reports)
+
+    @property
+    def reports(self) -> int:
+        """How many reports it gave."""
+        return int(self._kinds.sum())
+
+    @property
+    def trades(self) -> int:
+        """How many of them are trades."""
+        return int(self._kinds[ReportKind.TRADE])
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many reports of each kind, by its word."""
+        return {kind.name.lower().replace("_", "-"): int(self._kinds[kind]) for kind in ReportKind if self._kinds[kind]}
+
+    @property
+    def reports_digest(self) -> str:
+        """The SHA-256 of all reports so far (DET-7)."""
+        return self._sha256.hexdigest()
+
+    def state_digest(self) -> str:
+        """Return the SHA-256 of the state as it is now (DET-7)."""
+        return digest(self.engine.snapshot())
