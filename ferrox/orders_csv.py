@@ -137,10 +137,11 @@ class OrdersCsvError(CorruptInput):
     def __init__(self, name: str, problems: list[Problem], *, gave_up: bool) -> None:
         """Take the file's name, the rows at fault, and whether more may follow that were not looked at."""
         self.name, self.problems, self.gave_up = name, tuple(problems), gave_up
-        lines = [f"{name}: {problem}" for problem in problems]
+        self.lines = [f"{name}: {problem}" for problem in problems]
+        """The text, line by line."""
         if gave_up:
-            lines.append(f"{name}: reading was given up here; more rows may be wrong")
-        super().__init__("\n".join(lines))
+            self.lines.append(f"{name}: reading was given up here; more rows may be wrong")
+        super().__init__("\n".join(self.lines))
 
 
 class Wrong(Exception):

@@ -139,17 +139,19 @@ def run(arguments: Sequence[str]) -> int:
         except click.ClickException as error:
             return fail(arguments, usage_of(error), USAGE)
         except CorruptInput as error:
-            return fail(arguments, str(error), CORRUPT)
+            return fail(arguments, str(error), CORRUPT, getattr(error, "lines", ()))
         except FerroxError as error:
             return fail(arguments, str(error), USAGE)
         except OSError as error:
+            if error.filename is None:  # only standard output has no name; see `report_sink` for files
+                raise
             return fail(arguments, reason_of(error), USAGE)
         except MemoryError:
             return fail(arguments, "there is not enough memory for this", USAGE)
     except BrokenPipeError:
         silence(sys.stdout.fileno())
         return CLOSED_PIPE
-    except OSError as error:  # the error itself could not be told: stdout is full
+    except OSError as error:
         silence(sys.stdout.fileno())
         print_error(f"standard output: {reason_of(error)}")
         return USAGE
@@ -174,9 +176,13 @@ def invoke(arguments: Sequence[str]) -> int:
         return left.exit_code
 
 
-def fail(arguments: Sequence[str], message: str, status: int) -> int:
-    """Tell an error on stderr, and on stdout as well where one JSON object was asked for; return the status."""
-    print_error(message)
+def fail(arguments: Sequence[str], message: str, status: int, lines: Sequence[str] = ()) -> int:
+    """Tell an error on stderr, and on stdout as well where one JSON object was asked for; return the status.
+
+    `lines` are the parts of a message that tells several errors.
+    """
+    for line in lines or [message]:
+        print_error(line)
     if JSON_OPTION in arguments:
         verb = next((argument for argument in arguments if argument in VERBS), None)
         print_json({"verb": verb, "error": message, "exit_status": status})

@@ -170,8 +170,11 @@ class Rejoined(RawIOBase):
 def opened(path: str) -> Iterator[tuple[BinaryIO, str]]:
     """Give the stream of a file, or of stdin for "-", and what to call it."""
     if path == "-":
-        with open(0, "rb", closefd=False) as stream:
-            yield stream, "standard input"
+        try:
+            with open(0, "rb", closefd=False) as stream:
+                yield stream, "standard input"
+        except OSError as error:
+            raise UsageError(f"standard input: {error.strerror}") from error
         return
     if Path(path).is_dir():
         raise UsageError(f"{path}: this is a directory; name a CSV file, or - for standard input")

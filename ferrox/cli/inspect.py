@@ -119,7 +119,10 @@ def command(path: str, first: int, limit: int, with_hex: bool, as_json: bool) ->
         with TemporaryDirectory(prefix="ferrox-") as temporary:  # a pipe cannot be gone back in
             path = f"{temporary}/standard-input"
             with Path(path).open("wb") as copy:
-                shutil.copyfileobj(sys.stdin.buffer, copy)
+                try:
+                    shutil.copyfileobj(sys.stdin.buffer, copy)
+                except OSError as error:
+                    raise UsageError(f"standard input, or its copy {path}: {error.strerror}") from error
             return inspect_file(path, first, limit, with_hex=with_hex, as_json=as_json)
     if Path(path).is_dir():
         return inspect_journal(path, first, limit, with_hex=with_hex, as_json=as_json)

@@ -44,9 +44,8 @@ def print_note(message: str) -> None:
 
 
 def print_error(message: str) -> None:
-    """Say on stderr what went wrong: one line, or one for each of several errors."""
-    for line in message.split("\n"):
-        print_note(f"ferrox: {line}")
+    """Say on stderr what went wrong, in one line."""
+    print_note(f"ferrox: {message}")
 
 
 def one_line(message: str) -> str:

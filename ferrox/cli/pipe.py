@@ -146,6 +146,14 @@ def answers(path: str | None, *, as_json: bool, as_text: bool, with_end: bool) -
         yield write_all
 
 
+def read_some() -> bytes:
+    """Return what is there on stdin, waiting for it if need be; nothing at the end."""
+    try:
+        return os.read(0, READ_SIZE)
+    except OSError as error:
+        raise UsageError(f"standard input: {error.strerror}") from error
+
+
 def write_all(data: "bytes | memoryview") -> None:
     """Write all of it to stdout, past any buffer, so that the peer has it when this returns."""
     left = memoryview(data)
@@ -200,7 +208,7 @@ class BinaryPeer(Peer):
             print_note("reading bytes from the terminal; for typing there is: ferrox pipe --text")
         buffer = b""
         offset = 0  # of the buffer in the stream
-        while data := os.read(0, READ_SIZE):
+        while data := read_some():
             buffer += data
             place = 0
             while place < len(buffer):
@@ -240,7 +248,7 @@ class TextPeer(Peer):
     def serve(self) -> int:
         """Answer every line; raise `CorruptInput` when a line has no end or too many are no commands."""
         rest = b""
-        while data := os.read(0, READ_SIZE):
+        while data := read_some():
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self._line(line)

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -143,5 +144,12 @@ def report_sink(path: str | None) -> Iterator[Callable[[memoryview], object] | N
             raise UsageError(
                 f"{path}: the suffix says the form, and it is one of: .csv, .parquet, .bin (or - for raw on stdout)"
             )
-        with ReportWriter(path) as writer:
-            yield writer.write
+        try:
+            with ReportWriter(path) as writer:
+                yield writer.write
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            with suppress(OSError):
+                Path(f"{path}.partial").unlink()
+            raise UsageError(f"{path}: {error.strerror or error}") from error

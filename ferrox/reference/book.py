@@ -41,6 +41,16 @@ class Level:
         """Put an order at the back of the queue (MATCH-5)."""
         self.queue.append(order)
         self.count += 1
+        self.sweep()
+
+    def leave(self, order: Order) -> None:
+        """Mark an order as gone, wherever it stands."""
+        order.leaves = 0
+        self.count -= 1
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Drop the marked orders once they outnumber the resting ones, so that each is looked at twice at the most."""
         if len(self.queue) > 2 * self.count + 16:
             self.queue = deque(resting for resting in self.queue if resting.leaves)
 
@@ -88,9 +98,8 @@ class BookSide:
 
     def leave(self, order: Order) -> None:
         """Take out an order, wherever it stands: mark it, and drop its level when it was the last."""
-        order.leaves = 0
         level = self.levels[order.price]
-        level.count -= 1
+        level.leave(order)
         if not level.count:
             del self.levels[order.price]
             rank = order.price * self.sign

@@ -433,10 +433,10 @@ class ReferenceEngine:
 
     def check(self) -> None:
         """Assert the whole invariant of every book and of the tables that lead to them, slowly."""
-        resting = [order for book in self.books.values() for order in book.orders()]
-        assert len(resting) == len(self.orders) <= self.capacity.orders
-        assert all(self.orders[order.id] is order for order in resting), "every resting order is found by its id"
         assert len(self.books) <= self.capacity.instruments
         for number, book in self.books.items():
             assert book.instrument == number
             book.check()
+        resting = [order for book in self.books.values() for order in book.orders()]
+        assert len(resting) == len(self.orders) <= self.capacity.orders
+        assert all(self.orders.get(order.id) is order for order in resting), "every resting order is found by its id"

@@ -53,6 +53,7 @@ WORLDS = (
     World(low=-3, high=3, accounts=1, references=8),  # around zero, and every order is one's own
     World(instruments=1, low=0, high=1, quantity_max=2),
     World(instruments=3, accounts=3, references=2, quantity_max=2**31 - 6),
+    World(instruments=1, low=0, high=2, accounts=1, features={"post-only", "slide", "replace"}),
 )
 any_stream = st.sampled_from(WORLDS).flatmap(streams)
 any_records = st.one_of(
@@ -321,7 +322,7 @@ def test_a_feature_is_drawn_unless_it_is_left_out(feature):
 
 def test_a_feature_that_does_not_exist_is_an_error():
     with pytest.raises(ValueError, match=r"no feature is named \['fokk'\]"):
-        World(features=frozenset({"fokk"}))
+        World(features={"fokk"})
 
 
 @given(any_stream)

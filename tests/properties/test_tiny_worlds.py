@@ -358,6 +358,15 @@ def replaced_takers() -> Iterator[tuple[Command, ...]]:
                 )
 
 
+def replaced_in_a_queue() -> Iterator[tuple[Command, ...]]:
+    """Three orders, then a replace of the first or second: one that is rejected must keep its place among the others."""
+    for one, other, third in product(plain(1), plain(2), plain(3)):
+        for old in (one, other):
+            assert isinstance(old, NewOrder)
+            for price, total, flags in product(PRICES, (1, 2, 3), (0, POST_ONLY, POST_ONLY | SLIDE)):
+                yield definition(), one, other, third, ReplaceOrder(old.side, GTC, flags, 1, old.order_id, price, total)
+
+
 def cancels_and_replaces() -> Iterator[tuple[Command, ...]]:
     """One order, then three commands: another order, or a cancel or replace of the first or the second one."""
     for one in plain(1):
@@ -427,6 +436,11 @@ def test_every_world_of_two_accounts_comes_out_as_the_rules_say():
 def test_every_world_of_a_replaced_taker_comes_out_as_the_rules_say():
     """23,040 worlds: 128 pairs of orders, one of the two replaced in 90 ways (RPL-2 .. RPL-7, STP-2)."""
     assert play(replaced_takers()) == 128 * 2 * 90 == 23_040
+
+
+def test_every_world_of_a_replace_in_a_queue_comes_out_as_the_rules_say():
+    """18,432 worlds: three orders, the first or second replaced in 18 ways (RPL-1, RPL-4 .. RPL-6, POST-1 .. POST-3)."""
+    assert play(replaced_in_a_queue()) == 8**3 * 2 * 18 == 18_432
 
 
 @pytest.mark.slow
