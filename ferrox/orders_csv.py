@@ -382,7 +382,10 @@ class OrdersCsv:
         account_cell = self._cell("account")
         if account_cell:
             account = self._integer("account", 0, ACCOUNT_MAX, "an account")
-            reference = self._integer("order_id", 0, REFERENCE_MAX, "a reference beside an account")
+            reference = int(cell) if DIGITS.fullmatch(cell) else -1
+            if not 0 <= reference <= REFERENCE_MAX:
+                expected = f"a reference beside an account, an integer from 0 to {REFERENCE_MAX}"
+                raise Wrong("order_id", self._cell("order_id"), expected)
             order_id = account << ACCOUNT_SHIFT | reference
         elif "/" in cell:
             account_text, _, reference_text = cell.partition("/")

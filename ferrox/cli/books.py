@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ferrox.depth import Depth, Level, Top
 from ferrox.messages import COMMAND_SIZE, DEFINE_INSTRUMENT_DTYPE
 from ferrox.state import SNAPSHOT_HEADER, SNAPSHOT_ORDER_DTYPE
-from ferrox.terms import Side, TradingState
+from ferrox.terms import Side
 from ferrox.text import STATE_WORDS
 
 
@@ -133,7 +133,7 @@ def book_json(book: BookLevels, *, depth: bool) -> dict[str, Any]:
     top = book.top()
     value: dict[str, Any] = {
         "instrument": book.instrument,
-        "state": TradingState(book.state).name.lower().replace("_", "-"),
+        "state": book.state_word,
         "orders": book.order_count,
         "bid": top.bid,
         "bid_quantity": top.bid_quantity,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ferrox.cli.books import book_json, books_of, view_snapshot
 from ferrox.cli.engines import FIRST_ANNOTATION
-from ferrox.cli.output import examples, json_option, plural, print_json, progress, show_bytes, show_time
+from ferrox.cli.output import examples, json_option, plural, print_json, progress, show_bytes, show_span, show_time
 from ferrox.errors import CorruptInput, UsageError
 from ferrox.files import is_zero
 from ferrox.journal import COMMIT_MARK, SEGMENT_HEADER, Scan, scan
@@ -401,7 +401,7 @@ def contents_of(segment: Segment) -> list[tuple[str, str]]:
     pairs = [
         ("records", f"{segment.records:,}, sequence {segment.base} to {last}"),
         ("kinds", show_kinds(segment.kinds)),
-        ("time", f"{show_time(segment.first_time or 0)} to {show_time(segment.last_time or 0)}"),
+        ("time", show_span(segment.first_time or 0, segment.last_time or 0)),
     ]
     if segment.zeros:
         pairs.append(("empty", plural(segment.zeros, "prepared slot")))
@@ -445,7 +445,7 @@ def show_rows(rows: "Iterator[dict[str, Any]] | list[dict[str, Any]]") -> None:
     cells: list[list[str | Text]] = [
         [
             f"{row['sequence']}",
-            show_time(row["time_ns"]) if "time_ns" in row else "",
+            show_time(row["time_ns"]) if row.get("time_ns") else "-",
             Text.assemble((" ! ", BAD) if row["flaw"] else "   ", row.get("text", "")),
         ]
         for row in chosen
@@ -569,7 +569,7 @@ def show_journal(found: Scan, segments: list[Segment], snapshots: list[str]) -> 
         pairs.append(("kinds", show_kinds(found.kinds)))
     times = [time for segment in segments for time in (segment.first_time, segment.last_time) if time is not None]
     if times:
-        pairs.append(("time", f"{show_time(times[0])} to {show_time(times[-1])}"))
+        pairs.append(("time", show_span(times[0], times[-1])))
     pairs += [("snapshot", name) for name in snapshots]
     show(*facts(pairs))
     for warning in found.warnings:

@@ -79,7 +79,12 @@ def show_time(time_ns: int) -> str:
         date = datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return f"{time_ns} ns"
-    return f"{date:%Y-%m-%d %H:%M:%S}.{nanoseconds:09d}" if time_ns else "no time"
+    return f"{date:%Y-%m-%d %H:%M:%S}.{nanoseconds:09d}" if time_ns else "not told"
+
+
+def show_span(first_ns: int, last_ns: int) -> str:
+    """Return the time from a first to a last event."""
+    return f"{show_time(first_ns)} to {show_time(last_ns)}" if first_ns or last_ns else "not told"
 
 
 def show_bytes(size: int) -> str:

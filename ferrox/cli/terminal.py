@@ -7,7 +7,6 @@ honour.  This module is imported only when something is drawn, because rich take
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Final
 
 from rich.console import Console
@@ -41,7 +40,6 @@ class Terminal(Console):
         raise  # noqa: PLE0704 - called from rich's own except clause
 
 
-@cache
 def console(*, to_stderr: bool = False) -> Terminal:
     """Return the console of stdout, or of stderr."""
     return Terminal(

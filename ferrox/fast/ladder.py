@@ -111,7 +111,7 @@ def enter(slots: vec[i64], heads: vec[i32], book: i64, side: i64, tick_number: i
 
 
 def level_key(slots: vec[i64], book: i64, side: i64, tick_number: i64) -> i64:
-    """Return the key of a level, below 2^62: instrument, side, tick number; neighbouring ticks have neighbouring keys."""
+    """Return the key of a level, below 2^62: instrument, side, tick number, so that neighbours are neighbours."""
     return (slots[book + INSTRUMENT] * 2 + side - 1) << TICK_NUMBER_BITS | tick_number
 
 

@@ -23,7 +23,6 @@ bytes that an engine applies.
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, pairwise
-from math import ceil
 from typing import Final, NamedTuple, TypeVar, Union, cast
 
 from attrs import Attribute, field, frozen
@@ -113,8 +112,8 @@ class World:
         return [compose_order_id(account, reference) for account in accounts for reference in references]
 
     def definitions(self) -> list[DefineInstrument]:
-        """Return the commands that define and open every instrument."""
-        ticks = [(number, 2 - number % 2) for number in range(1, self.instruments + 1)]
+        """Return the commands that define and open every instrument, the last first: no order follows from theirs."""
+        ticks = [(number, 2 - number % 2) for number in range(self.instruments, 0, -1)]
         return [
             DefineInstrument(int(TradingState.OPEN), number, self.low, self.high, tick, 1) for number, tick in ticks
         ]
@@ -242,8 +241,8 @@ def _replace_forms(world: World) -> list[Form]:
 
 CANCEL_FORMS: Final = [Form(CommandKind.CANCEL_ORDER)]
 MASS_CANCEL_FORMS: Final = [Form(CommandKind.MASS_CANCEL, int(scope)) for scope in Scope]
-# Three of four states are *open*, so that streams do not stand still.
-STATES: Final = [int(TradingState.OPEN)] * 9 + [int(state) for state in TradingState if state != TradingState.OPEN]
+# More than half of the states are *open*, so that streams do not stand still.
+STATES: Final = [int(TradingState.OPEN)] * 5 + [int(state) for state in TradingState if state != TradingState.OPEN]
 STATE_FORMS: Final = [Form(CommandKind.SET_TRADING_STATE, state) for state in STATES]
 DEFINE_FORMS: Final = [
     Form(CommandKind.DEFINE_INSTRUMENT, state, tick, lot)
@@ -286,26 +285,28 @@ def define_instruments(world: World = WORLD) -> st.SearchStrategy[DefineInstrume
 
 
 def set_trading_states(world: World = WORLD) -> st.SearchStrategy[SetTradingState]:
-    """Give changes of trading state, three of four to *open*."""
+    """Give changes of trading state, more than half of them to *open*."""
     return cast("st.SearchStrategy[SetTradingState]", _commands(world, STATE_FORMS))
 
 
 def _forms(world: World) -> list[Form]:
-    """Return the forms of every kind in the world's features, repeated until about half are new orders."""
-    weights: list[tuple[str, float, list[Form]]] = [
-        ("", 0.57, _new_forms(world)),
-        ("", 0.1, CANCEL_FORMS),
-        ("replace", 0.24, _replace_forms(world)),
-        ("mass-cancel", 0.03, MASS_CANCEL_FORMS),
-        ("states", 0.03, STATE_FORMS),
-        ("definitions", 0.03, DEFINE_FORMS),
+    """Return forms of every kind in the world's features, of which Hypothesis draws each as often as the others.
+
+    It prefers the first of more than 300 choices, so every kind is thinned out or repeated to its part of 240.
+    """
+    parts: list[tuple[str, int, list[Form]]] = [
+        ("", 137, _new_forms(world)),
+        ("", 25, CANCEL_FORMS),
+        ("replace", 55, _replace_forms(world)),
+        ("mass-cancel", 8, MASS_CANCEL_FORMS),
+        ("states", 8, STATE_FORMS),
+        ("definitions", 7, DEFINE_FORMS),
     ]
-    count = 2_000
     return [
-        form
-        for word, weight, forms in weights
+        forms[index * len(forms) // count]
+        for word, count, forms in parts
         if world.features.issuperset(word.split())
-        for form in (forms * ceil(count * weight / len(forms)))[: int(count * weight)]
+        for index in range(count)
     ]
 
 
@@ -337,20 +338,23 @@ def streams(world: World = WORLD, *, max_size: int = 100) -> st.SearchStrategy[l
 
 
 def _aimed(stream: Sequence[Command]) -> list[Command]:
-    """Return a stream whose cancels and replaces mostly name instrument and side of the last new order with their id.
+    """Return a stream whose cancels and replaces mostly name one of the last four orders that were to rest.
 
-    By chance alone nine of ten would meet nothing.  This looks back, but what is drawn does not, so shrinking stays easy.
+    By chance alone nine of ten would meet nothing.  This looks back; what is drawn does not, so shrinking stays easy.
     """
     aimed: list[Command] = []
-    entered: dict[int, NewOrder] = {}
+    recent: list[NewOrder] = []
     for command in stream:
-        if isinstance(command, NewOrder):
-            entered[command.order_id] = command
-        elif isinstance(command, ReplaceOrder) and command.quantity % 4 and command.order_id in entered:
-            order = entered[command.order_id]
-            command = command._replace(instrument=order.instrument, side=order.side)  # noqa: PLW2901
-        elif isinstance(command, CancelOrder) and command.order_id % 4 and command.order_id in entered:
-            command = command._replace(instrument=entered[command.order_id].instrument)  # noqa: PLW2901
+        if isinstance(command, NewOrder) and command.time_in_force == TimeInForce.GTC:
+            recent = [command, *recent[:3]]
+        elif isinstance(command, ReplaceOrder) and recent and command.quantity % 4:
+            order = recent[command.order_id % len(recent)]
+            command = command._replace(  # noqa: PLW2901  # aimed in place
+                instrument=order.instrument, order_id=order.order_id, side=order.side
+            )
+        elif isinstance(command, CancelOrder) and recent and command.order_id % 4:
+            order = recent[command.order_id % len(recent)]
+            command = CancelOrder(order.instrument, order.order_id)  # noqa: PLW2901  # likewise
         aimed.append(command)
     return aimed
 
@@ -372,7 +376,7 @@ class Harm(NamedTuple):
 
 HARMS: Final = [
     *(Harm(field, value) for field, edges in enumerate(FIELD_EDGES) for value in edges),
-    *(Harm(size=size, value=filler) for filler in (0, 255) for size in range(1, COMMAND_SIZE + 1)),
+    *(Harm(size=size, value=filler) for filler in (0, 255) for size in (1, 8, 15, 16, 17, 24, 31, 32)),
 ]
 
 
@@ -408,10 +412,9 @@ def hostile_streams(world: World = WORLD, *, max_size: int = 100) -> st.SearchSt
     """
     definitions: list[AnyCommand] = [*world.definitions()]
     # Quantity and harm in one choice, so that an element has four and is deleted in one step.
-    good = [(quantity, ()) for quantity in range(1, min(world.quantity_max, 9) + 1)]
-    second = HARMS[7:] + HARMS[:7]
-    pairs = [(1, pair) for pair in zip(HARMS, second, strict=True)]
-    amounts = good * (500 // len(good)) + [(1, (harm,)) for harm in HARMS] + pairs[::4]
+    good = [1 + index % min(world.quantity_max, 9) for index in range(300 - len(HARMS))]
+    amounts: list[tuple[int, tuple[Harm, ...]]] = [(quantity, ()) for quantity in sorted(good)]
+    amounts += [(1, (harm,)) for harm in HARMS]
 
     def build(
         form: Form, place: tuple[int, int], limit: tuple[int, int], amount: tuple[int, tuple[Harm, ...]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ferrox.engine import Capacity, make_engine
 from ferrox.errors import SequenceError, SnapshotCorrupt
 from ferrox.fast import COMPILED, FastEngine
-from ferrox.messages import RECORD_SIZE, CancelOrder, DefineInstrument, MassCancel, NewOrder, ReplaceOrder
+from ferrox.messages import RECORD_SIZE, CancelOrder, Command, DefineInstrument, MassCancel, NewOrder, ReplaceOrder
 from ferrox.reference import ReferenceEngine
 from ferrox.terms import PRICE_MAX, OrderFlag, Scope, SelfTrade, Side, TimeInForce, TradingState
 from ferrox.testing.machine import EngineMachine
@@ -189,7 +189,8 @@ def test_the_engines_agree_on_every_tiny_world():
         for flags, price, quantity in ((0, 100, 1), (0, 101, 2), (0, 100, 3), (6, 101, 1))
     ]
     cancels = [CancelOrder(1, 1), CancelOrder(1, 1 << 40 | 1), MassCancel(int(Scope.ACCOUNT), 0, 1)]
-    frames = [command.pack() for command in (*orders, *own, *changes, *cancels)]
+    commands: list[Command] = [*orders, *own, *changes, *cancels]
+    frames = [command.pack() for command in commands]
     clear = MassCancel(int(Scope.VENUE)).pack()
     both = Both(Capacity(orders=2, instruments=1))
     both.apply(to_records([DefineInstrument(int(TradingState.OPEN), 1, 99, 102, 1, 1).pack()], 1))

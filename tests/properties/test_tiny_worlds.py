@@ -359,7 +359,7 @@ def replaced_takers() -> Iterator[tuple[Command, ...]]:
 
 
 def replaced_in_a_queue() -> Iterator[tuple[Command, ...]]:
-    """Three orders, then a replace of the first or second: one that is rejected must keep its place among the others."""
+    """Three orders, then a replace of the first or second: one that is rejected must keep its place in the queue."""
     for one, other, third in product(plain(1), plain(2), plain(3)):
         for old in (one, other):
             assert isinstance(old, NewOrder)
@@ -439,7 +439,7 @@ def test_every_world_of_a_replaced_taker_comes_out_as_the_rules_say():
 
 
 def test_every_world_of_a_replace_in_a_queue_comes_out_as_the_rules_say():
-    """18,432 worlds: three orders, the first or second replaced in 18 ways (RPL-1, RPL-4 .. RPL-6, POST-1 .. POST-3)."""
+    """18,432 worlds: three orders, the first or second replaced in 18 ways (RPL-1, RPL-4 .. RPL-6, POST-1, POST-2)."""
     assert play(replaced_in_a_queue()) == 8**3 * 2 * 18 == 18_432
 
 

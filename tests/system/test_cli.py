@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,24 +76,29 @@ def expect_error(run, status, *words):
     return line
 
 
-@pytest.fixture(scope="session")
-def flow(tmp_path_factory):
-    """A journal of 5,000 commands, not to be changed; its directory's parent is where to run."""
-    place = tmp_path_factory.mktemp("cli")
+def make_flow(place):
+    """Write a journal of 5,000 commands, `flow`, and `orders.csv` beside it; return the journal's directory."""
     run = ferrox_run("simulate", "--seed", "7", "--commands", "5000", "--out", "flow", cwd=place)
     assert run.returncode == 0, run.stderr
     (place / "orders.csv").write_text("side,price,quantity\nbuy,100,5\nsell,100,3\n")
     return place / "flow"
 
 
+def copy_flow(flow, place):
+    """Copy the journal and `orders.csv` to a directory, so that they may be changed; return the directory."""
+    shutil.copytree(flow, place / "flow")
+    shutil.copy(flow.parent / "orders.csv", place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def flow(tmp_path_factory):
+    return make_flow(tmp_path_factory.mktemp("cli"))
+
+
 @pytest.fixture
 def place(flow, tmp_path):
-    """A directory of one's own with a journal `flow` and `orders.csv` in it."""
-    (tmp_path / "flow").mkdir()
-    for path in flow.iterdir():
-        (tmp_path / "flow" / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "orders.csv").write_bytes((flow.parent / "orders.csv").read_bytes())
-    return tmp_path
+    return copy_flow(flow, tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------ help, version
