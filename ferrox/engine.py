@@ -24,9 +24,10 @@ class Engine(Protocol):
     def apply(self, records: bytes) -> tuple[int, memoryview]:
         """Apply whole 64-byte records; return how many were taken and their reports, valid until the next call.
 
-        Fewer records than given are taken when the next one's reports might not fit the report buffer; at least one
-        is always taken.  Raise `SequenceError` when a record does not follow the last one, ValueError when the
-        length is not a multiple of 64; the records before it stay applied.
+        Fewer records than given are taken when the next one's reports might not fit the report buffer, or when the
+        next one does not follow (DET-3); of a batch that is not empty, at least one is taken.  Raise `SequenceError`
+        when already the first does not follow, ValueError when the length is not a multiple of 64; either way nothing
+        is changed.
         """
 
     def snapshot(self) -> bytes:

@@ -501,7 +501,7 @@ def inspect_journal(directory: str, first: int, limit: int, *, with_hex: bool, a
     paths = sorted(Path(directory).glob("*.wal"))
     segments: list[Segment] = []
     rows: list[dict[str, Any]] = []
-    total = sum(max(0, path.stat().st_size - HEADER_SIZE) // RECORD_SIZE for path in paths)
+    total = sum(max(0, path.lstat().st_size - HEADER_SIZE) // RECORD_SIZE for path in paths)
     with progress("reading", total, "records") as advance:
         for path in paths:
             try:
@@ -585,7 +585,7 @@ def show_journal(found: Scan, segments: list[Segment], snapshots: list[str]) -> 
             str(segment.base),
             f"{segment.records:,}",
             show_bytes(segment.size),
-            f"{segment.flawed:,}" if segment.flawed else "-",
+            "header" if segment.header_flaw else f"{segment.flawed:,}" if segment.flawed else "-",
         ]
         for segment in segments
     ]

@@ -31,8 +31,10 @@ from ferrox.fast.layout import (
     REPORT_LIMIT,
     REPORT_WORDS,
     RESTING,
+    SEAL,
     SEQUENCE,
     SET_TRADING_STATE,
+    TIME_MAX,
     WRITTEN,
 )
 from ferrox.fast.matching import cancel, mass_cancel, new, replace
@@ -84,13 +86,16 @@ def run(slots: vec[i64], heads: vec[i32], out: vec[i64], records: bytes, size: i
             break
         sequence = read_i64_le(records, at + 8)
         if sequence != slots[SEQUENCE] + 1:
+            if at != 0:
+                break  # what was taken has its reports; the next call refuses this one (DET-3)
             raise SequenceError(f"the engine is at sequence {slots[SEQUENCE]} and was given record {sequence}")
         slots[SEQUENCE] = sequence
         time_ns = read_i64_le(records, at + 16)
-        if time_ns > slots[CLOCK]:
+        if time_ns > slots[CLOCK] and time_ns <= TIME_MAX:  # DET-4
             slots[CLOCK] = time_ns
         envelope = read_i64_le(records, at + 24)
-        if envelope & 0xFF < MARK:  # DET-8
+        named = envelope & 0xFFFF  # the kind, and above it the size
+        if named != MARK and named != SEAL:  # both of size 0 (DET-8)
             head = read_i64_le(records, at + 32)
             ident = read_i64_le(records, at + 40)
             price = read_i64_le(records, at + 48)

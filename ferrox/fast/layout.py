@@ -94,6 +94,7 @@ MASS_CANCEL: Final = 4
 DEFINE_INSTRUMENT: Final = 5
 SET_TRADING_STATE: Final = 6
 MARK: Final = 254
+SEAL: Final = 255
 
 BUY: Final = 1
 SELL: Final = 2
@@ -175,4 +176,5 @@ QUANTITY_MAX: Final = (1 << 31) - 1
 ACCOUNT_SHIFT: Final = 40
 ACCOUNT_MAX: Final = (1 << 23) - 1
 INSTRUMENT_MAX: Final = (1 << 20) - 1
+TIME_MAX: Final = 1 << 62
 RULES_VERSION: Final = 1

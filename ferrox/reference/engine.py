@@ -32,6 +32,7 @@ from ferrox.terms import (
     ACCOUNT_SHIFT,
     SELF_TRADE_MASK,
     SELF_TRADE_SHIFT,
+    TIME_MAX,
     Annotation,
     Reason,
     ReportFlag,
@@ -67,20 +68,24 @@ class ReferenceEngine:
         self.reports = bytearray()
 
     def apply(self, records: bytes) -> tuple[int, memoryview]:
-        """Apply whole 64-byte records; return how many were taken (here: all) and their reports (REPORT-2, DET-2)."""
+        """Apply whole 64-byte records; return how many were taken and their reports (REPORT-2, DET-2, DET-3)."""
         if len(records) % RECORD_SIZE:
             raise ValueError(f"records come in whole frames of {RECORD_SIZE} bytes, these are {len(records)}")
         self.reports = bytearray()
+        before = self.sequence
         for _, _, sequence, time_ns, kind, size, _, _, *command in RECORD.iter_unpack(records):
             if sequence != self.sequence + 1:
+                if self.sequence > before:
+                    break  # what was taken has its reports; the next call refuses this one
                 raise SequenceError(f"the engine is at sequence {self.sequence} and was given record {sequence}")
             self.sequence = sequence
-            self.time_ns = max(self.time_ns, time_ns)
-            if kind in (MARK, SEAL):  # DET-8
+            if self.time_ns < time_ns <= TIME_MAX:  # DET-4
+                self.time_ns = time_ns
+            if kind in (MARK, SEAL) and not size:  # DET-8
                 continue
             self.command(kind, size, *command)
             self.reports[-1] |= LAST  # the flags are a report's last byte
-        return len(records) // RECORD_SIZE, memoryview(self.reports).toreadonly()
+        return self.sequence - before, memoryview(self.reports).toreadonly()
 
     def command(
         self,

@@ -27,6 +27,7 @@ from ferrox.messages import COMMAND, COMMAND_SIZE, RECORD, RECORD_SIZE, Report, 
 from ferrox.state import SNAPSHOT_HEADER, SNAPSHOT_ORDER
 from ferrox.terms import (
     RULES_VERSION,
+    TIME_MAX,
     Annotation,
     CommandKind,
     OrderFlag,
@@ -233,8 +234,10 @@ class Auditor:
                 place += 1
             self.reports = unpacked[start:place]
             self._law("DET-3", sequence == self.sequence + 1, f"record {sequence} was taken after {self.sequence}")
-            self.sequence, self.time_ns = sequence, max(self.time_ns, time_ns)
-            if envelope_kind in (Annotation.MARK, Annotation.SEAL):
+            self.sequence = sequence
+            if self.time_ns < time_ns <= TIME_MAX:
+                self.time_ns = time_ns
+            if envelope_kind in (Annotation.MARK, Annotation.SEAL) and size == 0:
                 self._law("DET-8", not self.reports, "an annotation gives no report")
             else:
                 self._law("REPORT-1", self.reports, "every command gives at least one report")

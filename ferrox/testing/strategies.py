@@ -235,7 +235,7 @@ def _new_forms(world: World) -> list[Form]:
 
 def _replace_forms(world: World) -> list[Form]:
     gtc = int(TimeInForce.GTC)
-    flags = [flags for time_in_force, flags in world.styles() if time_in_force == gtc]
+    flags = dict.fromkeys(flags for time_in_force, flags in world.styles() if time_in_force == gtc)
     return [Form(CommandKind.REPLACE_ORDER, 0, gtc, flag | mode) for mode in world.modes() for flag in flags]
 
 
@@ -398,7 +398,12 @@ def _noise() -> st.SearchStrategy[AnyCommand]:
 
 
 def hostile_frames(world: World = WORLD) -> st.SearchStrategy[AnyCommand]:
-    """Give frames that may be anything: a good command with up to three wrong fields or sizes, or random bytes."""
+    """Give frames that may be anything: a good command with up to three wrong fields or sizes, or random bytes.
+
+    >>> from hypothesis import find
+    >>> find(hostile_frames(), lambda command: len(command.pack()) == 1 and command.pack()[0] > 6)
+    RawFrame(bytes.fromhex('07'))
+    """
     harms = st.lists(st.sampled_from(HARMS), min_size=1, max_size=3)
     return st.one_of(st.builds(_harm, commands(world), harms), _noise())
 
@@ -407,8 +412,8 @@ def hostile_streams(world: World = WORLD, *, max_size: int = 100) -> st.SearchSt
     """Give streams in which good commands and hostile frames are mixed, after the definition of every instrument.
 
     >>> from hypothesis import find
-    >>> find(hostile_streams(World(instruments=1)), lambda stream: stream[-1].pack()[0] > 6)[1:]
-    [RawFrame(bytes.fromhex('07'))]
+    >>> describe(find(hostile_streams(World(instruments=1)), lambda stream: True))
+    ['instrument 1 tick 1 lot 1 band 98 103 open']
     """
     definitions: list[AnyCommand] = [*world.definitions()]
     # Quantity and harm in one choice, so that an element has four and is deleted in one step.

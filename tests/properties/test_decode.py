@@ -9,7 +9,7 @@ from ferrox.decode import fault, frame_fault
 from ferrox.engine import Capacity
 from ferrox.messages import COMMAND, FRAME_SIZE, unpack_reports
 from ferrox.reference import ReferenceEngine
-from ferrox.terms import Annotation, CommandKind, Reason
+from ferrox.terms import CommandKind, Reason
 from ferrox.testing.laws import FRAME_SIZES, REASONS_OF_FRAME, Given, reasons_of_frame
 from ferrox.testing.sessions import to_record
 from ferrox.testing.strategies import FIELD_EDGES, hostile_frames
@@ -96,9 +96,9 @@ def test_decoding_is_total_on_any_bytes(frame):
     assert frame_fault(frame) == expected_of_frame(frame)
 
 
-@given(hostile_frames().filter(lambda command: command.pack()[0] not in set(Annotation)))
+@given(hostile_frames())
 def test_an_engine_finds_the_fault_that_a_gateway_finds(command):
-    """REJECT-1 .. REJECT-16 come before every reason of the state; a record of an annotation's kind is none (DET-8)."""
+    """REJECT-1 .. REJECT-16 come before every reason of the state."""
     frame = command.pack()
     engine = ReferenceEngine(Capacity(1, 1))
 

@@ -11,9 +11,9 @@ import pytest
 
 from ferrox.engine import Capacity, make_engine
 from ferrox.errors import SequenceError
-from ferrox.messages import RECORD, RECORD_SIZE
+from ferrox.messages import RECORD, RECORD_SIZE, unpack_reports
 from ferrox.state import digest, unpack_state
-from ferrox.terms import Annotation
+from ferrox.terms import Annotation, Reason, ReportKind
 from ferrox.testing.sessions import apply_all, to_record, to_records
 from ferrox.text import parse_command, parse_commands
 
@@ -106,17 +106,38 @@ def test_a_record_out_of_sequence_is_refused_and_changes_nothing(make, wrong: in
     assert apply_all(engine, to_record(4, parse_command("cancel #1")))
 
 
-def test_the_records_before_a_gap_stay_applied(make):
+def test_the_records_before_a_gap_are_taken_with_their_reports(make):
     """DET-3: as the seam promises (`Engine.apply`)."""
     engine, other = make(), make()
     commands = list(parse_commands(["instrument 1 tick 1 lot 1 band 0 9 open", "buy #1 1 @ 1"]))
     gap = to_record(4, parse_command("cancel #1"))
 
-    with pytest.raises(SequenceError):
-        apply_all(engine, to_records(commands) + gap)
-    apply_all(other, to_records(commands))
+    taken, answer = engine.apply(to_records(commands) + gap)
 
+    assert (taken, bytes(answer)) == (2, apply_all(other, to_records(commands)))
+    with pytest.raises(SequenceError):
+        engine.apply(gap)
     assert engine.snapshot() == other.snapshot()
+
+
+def test_a_time_beyond_its_limit_does_not_move_the_clock(make):
+    """DET-4, LIM-11: so a snapshot can always be restored."""
+    engine = make()
+    frame = parse_command("instrument 1 tick 1 lot 1 band 0 9 open")
+
+    apply_all(engine, to_record(1, frame, 7) + to_record(2, frame, 2**62 + 1) + to_record(3, frame, -1))
+
+    assert unpack_state(engine.snapshot()).time_ns == 7
+
+
+def test_a_command_that_begins_like_an_annotation_is_answered(make):
+    """DET-8, REPORT-1: a MARK or SEAL has size 0, so no client's frame is passed over."""
+    for kind in (254, 255):
+        engine = make()
+
+        (report,) = unpack_reports(apply_all(engine, to_record(1, bytes([kind]) + bytes(31))))
+
+        assert (report.kind, report.reason) == (ReportKind.REJECTED, Reason.UNKNOWN_KIND)
 
 
 @pytest.mark.parametrize("size", [1, 63, 65, 127])

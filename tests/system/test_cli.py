@@ -1,6 +1,7 @@
-"""The command line as a whole: help, versions, errors, streams, signals; each verb has a file of its own beside this.
+"""The command line as a whole: help, versions, errors, streams, signals; the verbs have files of their own beside this.
 
-Every test starts a process, because what is claimed is what a shell sees: two streams and a status.
+Tests start processes, because what is claimed is what a shell sees: two streams and a status.  Only the long tables of
+wrong input call `ferrox.cli.run`, which is all of the command line but the process around it.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import ferrox
+from ferrox import cli
 from ferrox.cli import VERBS
 
 CHECKOUT = Path(ferrox.__file__).parents[1]
@@ -63,6 +65,19 @@ def ferrox_json(*arguments, cwd, status=0, stdin=b""):
     value = json.loads(line)
     assert isinstance(value, dict)
     return value
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """Run verbs in this process: what comes back is what `ferrox_run` gives, sooner."""
+
+    def call(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        status = cli.run(list(map(str, arguments)))
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, out.encode(), err.encode())
+
+    return call
 
 
 def expect_error(run, status, *words):
@@ -190,8 +205,8 @@ def test_a_call_without_a_verb_says_what_is_missing(tmp_path):
         (["demo", "--commands", "0"], ["--commands"]),
     ],
 )
-def test_a_wrong_call_gives_one_line_that_names_the_fault_and_status_2(flow, arguments, words):
-    run = ferrox_run(*arguments, cwd=flow.parent)
+def test_a_wrong_call_gives_one_line_that_names_the_fault_and_status_2(flow, arguments, words, call):
+    run = call(*arguments, cwd=flow.parent)
 
     expect_error(run, 2, *words)
     assert not (flow.parent / "new").exists()
@@ -208,10 +223,15 @@ def test_a_wrong_call_gives_one_line_that_names_the_fault_and_status_2(flow, arg
         ("a" * 300, "aaa"),
     ],
 )
-def test_a_directory_that_holds_no_journal_is_named(verb, name, words, tmp_path):
+def test_a_directory_that_holds_no_journal_is_named(verb, name, words, tmp_path, call):
     (tmp_path / "empty").mkdir()
 
-    expect_error(ferrox_run(verb, name, cwd=tmp_path), 2, words)
+    expect_error(call(verb, name, cwd=tmp_path), 2, words)
+
+
+def test_a_wrong_call_ends_a_process_with_one_line_and_status_2(tmp_path):
+    expect_error(ferrox_run("replay", "missing", "--until", "5", cwd=tmp_path), 2, "missing", "no such directory")
+    expect_error(ferrox_run("replay", "missing", "--until", "x", cwd=tmp_path), 2, "--until", "'x'")
 
 
 @pytest.mark.parametrize("verb", ["replay", "verify"])
@@ -231,13 +251,13 @@ def test_a_file_in_the_place_of_a_journal_is_refused(verb, flow):
         ("/proc/new", "/proc/new"),
     ],
 )
-def test_a_place_that_cannot_take_a_journal_is_refused_and_left_as_it_is(verb, out, words, place):
+def test_a_place_that_cannot_take_a_journal_is_refused_and_left_as_it_is(verb, out, words, place, call):
     (place / "full").mkdir()
     (place / "full" / "mine").write_text("keep me")
     before = sorted(path.name for path in place.rglob("*"))
     arguments = {"simulate": ["--out"], "import": ["orders.csv", "--out"], "demo": ["--keep"]}[verb]
 
-    expect_error(ferrox_run(verb, *arguments, out, cwd=place), 2, words)
+    expect_error(call(verb, *arguments, out, cwd=place), 2, words)
 
     assert sorted(path.name for path in place.rglob("*")) == before
     assert (place / "full" / "mine").read_text() == "keep me"
@@ -428,7 +448,8 @@ def on_a_terminal(stream, *arguments, cwd, **environ):
         cwd=cwd,
         env=environment(**({"TERM": "xterm-256color", "COLUMNS": "120"} | environ)),
         stdin=subprocess.DEVNULL,
-        **{stream: slave, other: subprocess.PIPE},
+        stdout=slave if stream == "stdout" else subprocess.PIPE,
+        stderr=slave if stream == "stderr" else subprocess.PIPE,
     )
     os.close(slave)
     shown = b""
@@ -503,8 +524,6 @@ def test_the_module_and_the_command_are_the_same(tmp_path):
 
 
 def test_a_defect_of_ours_keeps_its_traceback_and_has_a_status_of_its_own(monkeypatch, capsys):
-    from ferrox import cli
-
     monkeypatch.setattr(cli, "invoke", lambda _arguments: 1 // 0)
 
     status = cli.run([])

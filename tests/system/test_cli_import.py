@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from ferrox import cli
 from ferrox.journal import read
 from ferrox.messages import RECORD
 from ferrox.text import format_command
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; what starts a verb stands beside this file
 
-from test_cli import expect_error, ferrox_json, ferrox_run
+from test_cli import expect_error, ferrox_json, ferrox_run  # type: ignore[import-not-found]
 
 PLAIN = b"side,price,quantity\n"
 
@@ -28,6 +29,21 @@ def commands_in(directory):
     records = b"".join(read(directory))
     frames = [records[place + 32 : place + 32 + records[place + 25]] for place in range(0, len(records), 64)]
     return [format_command(frame) for frame in frames if frame]
+
+
+@pytest.fixture
+def refuse(capsys, tmp_path):
+    """Import a CSV that is wrong, in this process; give the lines that say so, and expect nothing left behind."""
+
+    def refuse(text):
+        (tmp_path / "orders.csv").write_text(text)
+        status = cli.run(["import", str(tmp_path / "orders.csv"), "--out", str(tmp_path / "new")])
+        out, err = capsys.readouterr()
+        assert (status, out) == (3, "")
+        assert not (tmp_path / "new").exists()
+        return [line.removeprefix(f"ferrox: {tmp_path / 'orders.csv'}: ") for line in err.splitlines()]
+
+    return refuse
 
 
 def refused(text, tmp_path, *options):
@@ -191,8 +207,8 @@ def test_a_header_alone_is_an_empty_flow(tmp_path):
         ("cancel,,,,", "order_id", "nothing", "an order id"),
     ],
 )
-def test_a_wrong_cell_is_told_with_line_column_value_and_what_could_stand_there(row, column, value, expected, tmp_path):
-    (line,) = refused(f"command,side,order_id,price,quantity\nnew,buy,1,100,5\n{row}\n", tmp_path)
+def test_a_wrong_cell_is_told_with_line_column_value_and_what_could_stand_there(row, column, value, expected, refuse):
+    (line,) = refuse(f"command,side,order_id,price,quantity\nnew,buy,1,100,5\n{row}\n")
 
     assert line.startswith(f"line 3, column {column}: expected ")
     assert f", found {value}" in line
@@ -223,12 +239,12 @@ def test_a_wrong_cell_is_told_with_line_column_value_and_what_could_stand_there(
         ("command,time_in_force", "replace,ioc", "time_in_force"),
     ],
 )
-def test_every_column_is_checked(columns, row, column, tmp_path):
+def test_every_column_is_checked(columns, row, column, refuse):
     names, cells = (["side", "quantity", "order_id"], ["buy", "5", "1"])
     if "price" not in columns:
         names, cells = [*names, "price"], [*cells, "100"]
 
-    (line,) = refused(",".join([*names, columns]) + "\n" + ",".join([*cells, row]) + "\n", tmp_path)
+    (line,) = refuse(",".join([*names, columns]) + "\n" + ",".join([*cells, row]) + "\n")
 
     assert line.startswith(f"line 2, column {column}: expected ")
 

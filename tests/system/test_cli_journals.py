@@ -16,7 +16,7 @@ from ferrox.cli import engines
 from ferrox.columns import Reports
 from ferrox.engine import make_engine
 from ferrox.fast import COMPILED
-from ferrox.journal import Journal, read, scan
+from ferrox.journal import Journal, identify, read, scan
 from ferrox.messages import REPORT_DTYPE
 from ferrox.snapshot import write_snapshot
 from ferrox.state import digest
@@ -24,7 +24,7 @@ from ferrox.testing.workload import Workload
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; what starts a verb stands beside this file
 
-from test_cli import copy_flow, expect_error, ferrox_json, ferrox_run, make_flow
+from test_cli import copy_flow, expect_error, ferrox_json, ferrox_run, make_flow  # type: ignore[import-not-found]
 
 SEGMENT = "00000000000000000001-00000001.wal"
 HEX = re.compile(r"[0-9a-f]{64}")
@@ -80,14 +80,12 @@ def test_the_journal_digest_is_what_sha256sum_says_of_the_segments(tmp_path):
     assert value["journal_digest"] == hashlib.sha256(joined).hexdigest()
 
 
-@pytest.mark.parametrize("seed", ["0", str(2**64 - 1)])
-@pytest.mark.parametrize("commands", ["0", "1"])
+@pytest.mark.parametrize(("seed", "commands"), [("0", "1"), (str(2**64 - 1), "0")])
 def test_the_smallest_flows_and_the_ends_of_the_seeds_are_fine(seed, commands, tmp_path):
     ferrox_json("simulate", "--seed", seed, "--commands", commands, "--out", "new", cwd=tmp_path)
 
-    value = ferrox_json("replay", "new", cwd=tmp_path)
-    assert value["commands"] == int(commands)
-    assert ferrox_run("verify", "new", cwd=tmp_path).returncode == 0
+    value = ferrox_json("verify", "new", cwd=tmp_path)
+    assert (value["verdict"], value["commands"]) == ("clean", int(commands))
 
 
 def test_an_empty_directory_is_taken_and_kept_when_the_call_fails(tmp_path):
@@ -105,7 +103,7 @@ def test_an_empty_directory_is_taken_and_kept_when_the_call_fails(tmp_path):
 def test_a_replay_counts_and_digests_what_an_engine_says(engine, flow):
     value = ferrox_json("replay", "flow", "--engine", engine, cwd=flow.parent)
 
-    oracle = make_engine("reference", scan(flow).header.capacity)
+    oracle = make_engine("reference", identify(flow).capacity)
     reports = b"".join(bytes(oracle.apply(records)[1]) for records in read(flow))
     assert value["engine"] == engine
     assert value["commands"] == 5000
@@ -290,7 +288,7 @@ def test_a_torn_tail_is_told_and_is_no_damage(tmp_path):
 
 
 def with_snapshot(directory, until, change=None):
-    header = scan(directory).header
+    header = identify(directory)
     engine = make_engine("reference", header.capacity)
     for records in read(directory, until=until):
         engine.apply(records)

@@ -18,7 +18,7 @@ from ferrox.text import format_report, parse_command
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; what starts a verb stands beside this file
 
-from test_cli import environment, ferrox_json, ferrox_run, ferrox_start
+from test_cli import environment, ferrox_json, ferrox_run, ferrox_start  # type: ignore[import-not-found]
 
 DEFINE = "instrument 1 tick 1 lot 1 band 0 1000 open"
 LINES = [DEFINE, "sell #1 10 @ 100", "sell #2 10 @ 101", "buy #3 15 @ 101", "cancel #2", "cancel #9"]

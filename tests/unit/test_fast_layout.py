@@ -37,7 +37,15 @@ def test_scopes_states_flags_and_limits_have_the_same_numbers_in_the_fast_engine
     assert layout.UNKNOWN_FLAGS == 0xFF ^ terms.ORDER_FLAGS ^ terms.SELF_TRADE_MASK
     assert layout.MODE_SHIFT == terms.SELF_TRADE_SHIFT
     assert layout.MARK == int(terms.Annotation.MARK)
-    for name in ("PRICE_MAX", "QUANTITY_MAX", "ACCOUNT_SHIFT", "ACCOUNT_MAX", "INSTRUMENT_MAX", "RULES_VERSION"):
+    for name in (
+        "PRICE_MAX",
+        "QUANTITY_MAX",
+        "ACCOUNT_SHIFT",
+        "ACCOUNT_MAX",
+        "INSTRUMENT_MAX",
+        "RULES_VERSION",
+        "TIME_MAX",
+    ):
         assert getattr(layout, name) == getattr(terms, name)
 
 
