@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from flows import PLAIN, Flow, plain_flow, write
-from reference import flows as consensus_flows
+from flows import PLAIN, Flow, plain_flow, write  # type: ignore[import-not-found]
+from reference import flows as consensus_flows  # type: ignore[import-not-found]
 from reference import surroundings
 
 from ferrox.engine import Capacity, Engine, make_engine
@@ -96,7 +96,8 @@ def run_engine(name: str, flow: Flow, batch: int, limit: int | None = None) -> f
     for records in batches:
         if apply(records)[0] * RECORD_SIZE != len(records):
             raise SystemExit(f"{flow.name}: a batch of {batch} did not fit the report buffer; take a smaller one")
-    return (time.process_time_ns() - begin) / ((end - start) // RECORD_SIZE)
+    elapsed = time.process_time_ns() - begin
+    return float(elapsed / ((end - start) // RECORD_SIZE))
 
 
 def outcome(name: str, flow: Flow) -> Outcome:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrox.messages import COMMAND_DTYPE, RECORD_DTYPE
-from ferrox.terms import CommandKind, Side, TimeInForce, TradingState
+from ferrox.terms import CommandKind, TimeInForce, TradingState
 
 MIDDLE: Final = 32_768
 BAND: Final = 65_535
@@ -57,7 +57,8 @@ def power_law(uniform: NDArray[np.float64], offset: int, largest: int) -> Intege
     """Return distances of 0 .. largest with P(d) ~ (d + offset)^-1.6 (Bouchaud, Mezard, Potters 2002)."""
     low, high = float(offset) ** -0.6, float(offset + largest + 1) ** -0.6
     distance = (low - uniform * (low - high)) ** (-1 / 0.6) - offset
-    return np.minimum(distance.astype(np.int64), largest)
+    reached: Integers = np.minimum(distance.astype(np.int64), largest)
+    return reached
 
 
 def make(
@@ -145,10 +146,9 @@ def any_age(mean: int) -> Callable[[NDArray[np.float64]], Integers]:
 
 def plain_flow(name: str, messages: int = 2_000_000) -> Flow:
     """Return one of the flows above by name."""
-    assert Side.BUY == 1
     common: dict[str, Any] = {"messages": messages}
     if name == "balanced":
-        shape = {"prefill": 10_000, "marketable": 0.2, "offset": 1, "largest": 2_000}
+        shape: dict[str, Any] = {"prefill": 10_000, "marketable": 0.2, "offset": 1, "largest": 2_000}
         return make(name, seed=11, lifetime=young(12_000, 200_000), **shape, **common)
     if name == "deep":
         shape = {"prefill": 500_000, "marketable": 0.05, "offset": 300, "largest": 12_000}

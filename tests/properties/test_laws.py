@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import find, given
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
@@ -47,6 +47,8 @@ from ferrox.testing.machine import REJECTS, EngineMachine
 from ferrox.testing.sessions import apply_all, read_session, session_records, to_record, to_records
 from ferrox.testing.strategies import FEATURES, World, batch_splits, hostile_streams, records, streams
 from ferrox.text import parse_command
+
+pytestmark = pytest.mark.reference  # and of the tools; the fast engine has test_engines_agree.py
 
 SMALL = Capacity(orders=6, instruments=2)
 WORLDS = (
@@ -389,6 +391,7 @@ def test_streams_reach_every_reason_of_the_state_and_every_kind_of_report():
     seen: Counter[int] = Counter()
     kinds: Counter[int] = Counter()
 
+    @settings(max_examples=500)
     @given(st.sampled_from(WORLDS).flatmap(streams))
     def look(stream):
         for report in unpack_reports(apply_all(ReferenceEngine(Capacity(3, 2)), pack(stream))):

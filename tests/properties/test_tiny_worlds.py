@@ -32,6 +32,8 @@ from ferrox.testing.sessions import to_records
 from ferrox.testing.strategies import World, describe, streams
 from ferrox.text import format_report
 
+pytestmark = pytest.mark.reference  # the fast engine has worlds of its own in test_engines_agree.py
+
 BUY, SELL = map(int, Side)
 GTC, IOC, FOK = map(int, TimeInForce)
 MARKET, POST_ONLY, SLIDE = map(int, OrderFlag)
