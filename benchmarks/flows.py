@@ -50,7 +50,8 @@ class Dice:
     def uniform(self, count: int) -> NDArray[np.float64]:
         """Return numbers of 0 (included) .. 1 (excluded)."""
         words: NDArray[np.uint64] = np.asarray(self.bits.random_raw(count), dtype=np.uint64)
-        return (words >> np.uint64(11)) * 2.0**-53
+        fractions: NDArray[np.float64] = (words >> np.uint64(11)) * np.float64(2.0**-53)
+        return fractions
 
 
 def power_law(uniform: NDArray[np.float64], offset: int, largest: int) -> Integers:

@@ -182,15 +182,14 @@ def test_the_engines_agree_on_every_tiny_world():
             (2, SELL, 100, 1, (GTC, int(OrderFlag.POST_ONLY | OrderFlag.SLIDE))),
         )
     ]
-    own = [NewOrder(SELL, GTC, mode << 4, 1, 3, 100, 2) for mode in range(len(SelfTrade))] + [
-        NewOrder(BUY, FOK, mode << 4, 1, 1 << 40 | 4, 101, 2) for mode in range(len(SelfTrade))
-    ]
-    changes = [
+    own: list[Command] = [NewOrder(SELL, GTC, mode << 4, 1, 3, 100, 2) for mode in range(len(SelfTrade))]
+    own += [NewOrder(BUY, FOK, mode << 4, 1, 1 << 40 | 4, 101, 2) for mode in range(len(SelfTrade))]
+    changes: list[Command] = [
         ReplaceOrder(side, GTC, flags, 1, order_id, price, quantity)
         for side, order_id in ((BUY, 1 << 40 | 1), (SELL, 1))
         for flags, price, quantity in ((0, 100, 1), (0, 101, 2), (0, 100, 3), (6, 101, 1))
     ]
-    cancels = [CancelOrder(1, 1), CancelOrder(1, 1 << 40 | 1), MassCancel(int(Scope.ACCOUNT), 0, 1)]
+    cancels: list[Command] = [CancelOrder(1, 1), CancelOrder(1, 1 << 40 | 1), MassCancel(int(Scope.ACCOUNT), 0, 1)]
     commands: list[Command] = [*orders, *own, *changes, *cancels]
     frames = [command.pack() for command in commands]
     clear = MassCancel(int(Scope.VENUE)).pack()
