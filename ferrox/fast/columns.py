@@ -14,12 +14,13 @@ from ferrox.fast.layout import (
     BLOCK_HEADS,
     BLOCKS,
     BOOK_HEADS,
+    BOOK_ROOT,
     BOOK_SLOTS,
     BOOKS_AT,
     CLOCK,
     CONTROL,
+    FIRST_BOOK,
     FRESH,
-    HIGHEST_INSTRUMENT,
     INSTRUMENT_CAPACITY,
     INSTRUMENT_MAX,
     INSTRUMENTS,
@@ -116,5 +117,5 @@ def make_empty(slots: vec[i64]) -> None:
         slots[pool + FRESH] = place
         place += capacity * SLOT
     slots[BOOKS_AT] = place
-    for word in (INSTRUMENTS, HIGHEST_INSTRUMENT, RESTING, SEQUENCE, CLOCK):
+    for word in (INSTRUMENTS, BOOK_ROOT, FIRST_BOOK, RESTING, SEQUENCE, CLOCK):
         slots[word] = 0

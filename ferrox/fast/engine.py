@@ -63,7 +63,7 @@ class FastEngine:
 
     def snapshot(self) -> bytes:
         """Return the whole state in the canonical layout (SNAP-1 .. SNAP-4)."""
-        return save(self.slots, self.heads)
+        return save(self.slots)
 
     def restore(self, snapshot: bytes) -> None:
         """Replace the whole state with a snapshot, or raise `SnapshotCorrupt` and keep the state (SNAP-5)."""

@@ -10,7 +10,7 @@ from ferrox.errors import SnapshotCorrupt
 from ferrox.fast.columns import aligned_at, make_empty, zeros
 from ferrox.fast.decode import fault
 from ferrox.fast.index import bucket, find
-from ferrox.fast.instruments import book_of, define, next_book
+from ferrox.fast.instruments import book_of, define
 from ferrox.fast.ladder import check_ladder, worse
 from ferrox.fast.layout import (
     BEST,
@@ -19,6 +19,7 @@ from ferrox.fast.layout import (
     CLOCK,
     CONTROL,
     DEFINE_INSTRUMENT,
+    FIRST_BOOK,
     FRESH,
     HALF,
     HIGH,
@@ -30,6 +31,7 @@ from ferrox.fast.layout import (
     LINKS,
     LOT,
     LOW,
+    NEXT,
     ORDER_CAPACITY,
     ORDERS,
     OWNER,
@@ -52,7 +54,7 @@ HEADER_SIZE: Final = 64
 ENTRY_SIZE: Final = 32  # of an instrument, and of an order
 
 
-def save(slots: vec[i64], heads: vec[i32]) -> bytes:
+def save(slots: vec[i64]) -> bytes:
     """Return the whole state in the canonical layout (SNAP-1 .. SNAP-4).
 
     An instrument is stored as four words that are its command, an order as three words of its slot and its owner.
@@ -65,15 +67,15 @@ def save(slots: vec[i64], heads: vec[i32]) -> bytes:
     words[4] = slots[ORDER_CAPACITY] | slots[INSTRUMENT_CAPACITY] << 32
     words[5] = slots[INSTRUMENTS] | slots[RESTING] << 32
     at: i64 = HEADER_SIZE // 8
-    book = next_book(slots, heads, 0)
+    book = slots[FIRST_BOOK]
     while book != 0:
         words[at] = DEFINE_INSTRUMENT | slots[book + STATE] << 8 | slots[book + INSTRUMENT] << 32
         words[at + 1] = slots[book + LOW]
         words[at + 2] = slots[book + HIGH]
         words[at + 3] = slots[book + TICK] | slots[book + LOT] << 32
         at += 4
-        book = next_book(slots, heads, slots[book + INSTRUMENT])
-    book = next_book(slots, heads, 0)
+        book = slots[book + NEXT]
+    book = slots[FIRST_BOOK]
     while book != 0:
         for side in (BUY, SELL):
             level = slots[book + BEST + side]
@@ -87,7 +89,7 @@ def save(slots: vec[i64], heads: vec[i32]) -> bytes:
                     at += 4
                     order = slots[order + LINKS] >> 32
                 level = worse(slots, side, level)
-        book = next_book(slots, heads, slots[book + INSTRUMENT])
+        book = slots[book + NEXT]
     return bytes(memoryview(words))
 
 
@@ -199,33 +201,36 @@ def check(slots: vec[i64], heads: vec[i32]) -> None:
     """Assert the whole invariant of the columns, slowly."""
     resting: i64 = 0
     instruments: i64 = 0
-    book = next_book(slots, heads, 0)
+    before: i64 = 0
+    book = slots[FIRST_BOOK]
     while book != 0:
         instruments += 1
         number = slots[book + INSTRUMENT]
         assert book_of(slots, heads, number) == book
+        assert number > before, "books are listed in the order of their instruments"
+        before = number
         for side in (BUY, SELL):
             check_ladder(slots, heads, book, side)
             level = slots[book + BEST + side]
             while level != 0:
                 order = slots[level + LINKS] >> 32
                 assert order != level, "a level holds at least one order"
-                before = level
+                previous = level
                 while order != level:
                     key = slots[order + KEY]
-                    assert slots[order + LINKS] & HALF == before, "a queue is linked both ways"
+                    assert slots[order + LINKS] & HALF == previous, "a queue is linked both ways"
                     assert slots[order + PRICE] == slots[level + PRICE]
                     assert slots[order + OWNER] == number | i64(side) << 32
                     assert slots[order + SIZES] & HALF > 0
                     assert find(slots, heads, bucket(slots, 0, key), key) == order
                     resting += 1
-                    before = order
+                    previous = order
                     order = slots[order + LINKS] >> 32
-                assert slots[level + LINKS] & HALF == before
+                assert slots[level + LINKS] & HALF == previous
                 level = worse(slots, side, level)
         bid, ask = slots[book + BEST + BUY], slots[book + BEST + SELL]
         assert bid == 0 or ask == 0 or slots[bid + PRICE] < slots[ask + PRICE], "a book is never crossed"
-        book = next_book(slots, heads, number)
+        book = slots[book + NEXT]
     assert instruments == slots[INSTRUMENTS]
     assert resting == slots[RESTING]
     assert resting <= slots[ORDER_CAPACITY]

@@ -7,19 +7,23 @@ from ferrox.fast.layout import (
     BEST,
     BOOK_HEADS,
     BOOK_NOT_EMPTY,
+    BOOK_ROOT,
     BOOK_SLOTS,
     BOOKS_AT,
     BUY,
+    FIRST_BOOK,
     HALF,
     HIGH,
-    HIGHEST_INSTRUMENT,
     INSTRUMENT,
     INSTRUMENT_CAPACITY,
     INSTRUMENT_DEFINED,
     INSTRUMENTS,
     INSTRUMENTS_FULL,
+    LEAF,
     LOT,
     LOW,
+    NEXT,
+    PREVIOUS,
     ROOT,
     SELL,
     SLOT,
@@ -29,6 +33,7 @@ from ferrox.fast.layout import (
     UNKNOWN_INSTRUMENT,
 )
 from ferrox.fast.reports import report, tail_of
+from ferrox.fast.tree import plant
 
 
 def book_of(slots: vec[i64], heads: vec[i32], instrument: i64) -> i64:
@@ -36,15 +41,25 @@ def book_of(slots: vec[i64], heads: vec[i32], instrument: i64) -> i64:
     return i64(heads[slots[BOOK_HEADS] + instrument])
 
 
-def next_book(slots: vec[i64], heads: vec[i32], instrument: i64) -> i64:
-    """Return the book with the next greater instrument, or 0; from 0 on, that goes through all books in order."""
-    instrument += 1
-    while instrument <= slots[HIGHEST_INSTRUMENT]:
-        book = book_of(slots, heads, instrument)
-        if book != 0:
-            return book
-        instrument += 1
-    return 0
+def enlist(slots: vec[i64], book: i64) -> None:
+    """Put a new book, its instrument set, into the list of books in the order of instruments."""
+    beside = plant(slots, BOOK_ROOT, book + LEAF)
+    before: i64 = 0
+    after: i64 = 0
+    if beside > 0:
+        after = beside - LEAF
+        before = slots[after + PREVIOUS]
+    elif beside < 0:
+        before = -beside - LEAF
+        after = slots[before + NEXT]
+    slots[book + PREVIOUS] = before
+    slots[book + NEXT] = after
+    if before != 0:
+        slots[before + NEXT] = book
+    else:
+        slots[FIRST_BOOK] = book
+    if after != 0:
+        slots[after + PREVIOUS] = book
 
 
 def define(
@@ -58,9 +73,8 @@ def define(
         book = slots[BOOKS_AT] + slots[INSTRUMENTS] * BOOK_SLOTS * SLOT
         heads[slots[BOOK_HEADS] + instrument] = i32(book)
         slots[INSTRUMENTS] += 1
-        if instrument > slots[HIGHEST_INSTRUMENT]:
-            slots[HIGHEST_INSTRUMENT] = instrument
         slots[book + INSTRUMENT] = instrument
+        enlist(slots, book)
         for side in (BUY, SELL):
             slots[book + BEST + side] = 0
             slots[book + ROOT + side] = 0

@@ -8,7 +8,8 @@ hold what is small: a pair of places, or the two sizes of an order, whose word i
     order    KEY    PRICE  leaves|filled      before|after     CHAIN    instrument|side        -           -
     level    KEY    PRICE  -                  newest|oldest    CHAIN    book's place           below|above tick number
     block    KEY    BITS   critical bit       -                CHAIN    -                      LEFT        RIGHT
-    book     state  best bid and best ask     root of bids and of asks  tick, lot, low, high, instrument (16 words)
+    book     state  best bid and best ask     root of bids and of asks  tick         lot                         low
+    its leaf KEY    high   critical bit       NEXT                      PREVIOUS     -           LEFT        RIGHT
 
 Before the slots stand the control words: counters, where pools and tables begin, and two small tables for single bits.
 A second column, `heads`, holds 32-bit places: the heads of the index's chains, and the book of each instrument.  With
@@ -39,7 +40,8 @@ BOOK_HEADS: Final = 19  # where in `heads` the places of books begin, by instrum
 BOOKS_AT: Final = 26  # the place of the first book
 INSTRUMENTS: Final = 27  # defined instruments
 INSTRUMENT_CAPACITY: Final = 28
-HIGHEST_INSTRUMENT: Final = 29
+BOOK_ROOT: Final = 29  # of the tree of books
+FIRST_BOOK: Final = 30  # the book with the smallest instrument
 ORDERS: Final = 20  # the pool of order slots: its first free slot, and after it the first that was never used
 LEVELS: Final = 22
 BLOCKS: Final = 24
@@ -72,8 +74,11 @@ ROOT: Final = 2  # plus the side
 TICK: Final = 5
 LOT: Final = 6
 LOW: Final = 7
-HIGH: Final = 8
-INSTRUMENT: Final = 9
+LEAF: Final = 8  # a book's second line is a leaf of the tree of books, laid out as a block is
+INSTRUMENT: Final = 8  # which is its key
+HIGH: Final = 9
+NEXT: Final = 11  # the book with the next greater instrument, or nobody
+PREVIOUS: Final = 12  # and the one with the next smaller
 
 HALF: Final = 0xFFFFFFFF
 

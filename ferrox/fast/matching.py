@@ -9,7 +9,7 @@ from librt.vecs import vec
 from mypy_extensions import i32, i64
 
 from ferrox.fast.index import bucket, find, insert, remove
-from ferrox.fast.instruments import book_of, next_book
+from ferrox.fast.instruments import book_of
 from ferrox.fast.ladder import drop, level_at, worse
 from ferrox.fast.layout import (
     ACCOUNT_SHIFT,
@@ -23,6 +23,7 @@ from ferrox.fast.layout import (
     CANCELED,
     DUPLICATE_ORDER_ID,
     EXPIRED,
+    FIRST_BOOK,
     FOK,
     GTC,
     HALF,
@@ -37,6 +38,7 @@ from ferrox.fast.layout import (
     MASS_CANCELED,
     MODE_SHIFT,
     NEW,
+    NEXT,
     NOT_OPEN,
     OFF_LOT,
     OFF_TICK,
@@ -197,10 +199,10 @@ def mass_cancel(slots: vec[i64], heads: vec[i32], out: vec[i64], scope: i64, ins
     if instrument != 0:
         clear_book(slots, heads, out, book_of(slots, heads, instrument), account_asked)
     else:
-        book = next_book(slots, heads, 0)
+        book = slots[FIRST_BOOK]
         while book != 0:
             clear_book(slots, heads, out, book, account_asked)
-            book = next_book(slots, heads, slots[book + INSTRUMENT])
+            book = slots[book + NEXT]
     tail = tail_of(instrument, MASS_CANCELED, scope, 0, 0)
     report(slots, out, account << ACCOUNT_SHIFT, 0, 0, before - slots[RESTING], tail)
     return 0

@@ -12,7 +12,7 @@ from ferrox.errors import SequenceError, SnapshotCorrupt
 from ferrox.fast import COMPILED, FastEngine
 from ferrox.messages import RECORD_SIZE, CancelOrder, Command, DefineInstrument, MassCancel, NewOrder, ReplaceOrder
 from ferrox.reference import ReferenceEngine
-from ferrox.terms import PRICE_MAX, OrderFlag, Scope, SelfTrade, Side, TimeInForce, TradingState
+from ferrox.terms import INSTRUMENT_MAX, PRICE_MAX, OrderFlag, Scope, SelfTrade, Side, TimeInForce, TradingState
 from ferrox.testing.machine import EngineMachine
 from ferrox.testing.sessions import apply_all, to_records
 from ferrox.testing.strategies import World, batch_splits, hostile_streams, records, streams
@@ -280,6 +280,22 @@ def test_the_engines_agree_on_a_sweep_of_a_hundred_thousand_makers():
     send(both, [NewOrder(BUY, IOC, 0, 1, 2**40, 100 + 499, 2**31 - 1)])
     both.check()
     send(both, [NewOrder(BUY, GTC, int(SelfTrade.CANCEL_MAKER) << 4, 1, 2**40 - 1, 900, 1)])
+
+    both.snapshot()
+    both.check()
+
+
+def test_the_engines_agree_on_instruments_in_any_order():
+    """Snapshots and mass cancels go through the books by instrument, however they were defined."""
+    numbers = random.Random(5).sample(range(1, INSTRUMENT_MAX + 1), 3_000 // SCALE)
+    numbers += [n for n in (1, 2, INSTRUMENT_MAX) if n not in numbers]
+    both = Both(Capacity(len(numbers), len(numbers)))
+
+    both.apply(to_records([DefineInstrument(int(TradingState.OPEN), n, 0, 9, 1, 1).pack() for n in numbers], 1))
+    send(both, [NewOrder(BUY, GTC, 0, n, 1 + at, 5, 1) for at, n in enumerate(numbers)])
+    both.snapshot()
+    both.check()
+    send(both, [MassCancel(int(Scope.VENUE))])
 
     both.snapshot()
     both.check()

@@ -32,7 +32,7 @@ from ferrox.testing.sessions import to_records
 from ferrox.testing.strategies import World, describe, streams
 from ferrox.text import format_report
 
-pytestmark = pytest.mark.reference  # the fast engine has worlds of its own in test_engines_agree.py
+pytestmark = pytest.mark.exhaustive  # the fast engine has worlds of its own in test_engines_agree.py
 
 BUY, SELL = map(int, Side)
 GTC, IOC, FOK = map(int, TimeInForce)
@@ -417,7 +417,6 @@ def explain(world: Iterable[Command], reports: bytes, expected: list[tuple[int, 
     return "\n".join(lines)
 
 
-@pytest.mark.slow
 def test_every_world_of_three_orders_of_any_style_comes_out_as_the_rules_say():
     """85,184 worlds: 44 orders, three times (MATCH-1 .. MATCH-5, TIF-1 .. TIF-3, MARKET-1, POST-1 .. POST-3)."""
     assert play(three_of_any_style()) == 44**3 == 85_184
@@ -428,13 +427,11 @@ def test_every_world_of_four_plain_orders_comes_out_as_the_rules_say():
     assert play(four_plain()) == 8**3 * 16 == 8_192
 
 
-@pytest.mark.slow
 def test_every_world_of_two_accounts_comes_out_as_the_rules_say():
     """30,720 worlds: 8 orders of account 1, 16 of either, 240 takers in five modes (STP-1 .. STP-7, TIF-4)."""
     assert play(self_trades()) == 8 * 16 * 240 == 30_720
 
 
-@pytest.mark.slow
 def test_every_world_of_a_replaced_taker_comes_out_as_the_rules_say():
     """23,040 worlds: 128 pairs of orders, one of the two replaced in 90 ways (RPL-2 .. RPL-7, STP-2)."""
     assert play(replaced_takers()) == 128 * 2 * 90 == 23_040
@@ -445,7 +442,6 @@ def test_every_world_of_a_replace_in_a_queue_comes_out_as_the_rules_say():
     assert play(replaced_in_a_queue()) == 8**3 * 2 * 18 == 18_432
 
 
-@pytest.mark.slow
 def test_every_world_of_cancels_and_replaces_comes_out_as_the_rules_say():
     """58,080 worlds: 8 orders, then 15, 22 and 22 changes (CANCEL-1, CANCEL-2, RPL-1 .. RPL-5, NEW-2)."""
     assert play(cancels_and_replaces()) == 8 * 15 * 22 * 22 == 58_080
