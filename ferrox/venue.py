@@ -914,9 +914,16 @@ class Venue:
         return write_snapshot(directory, self.snapshot(), bytes(16))
 
     def close(self) -> None:
-        """Sync and seal the journal, if there is one; the venue can still be looked at."""
-        if self._journal is not None:
-            self._journal.close()
+        """Sync and seal the journal, if there is one; the venue can still be looked at.
+
+        The SEAL is a record, which moves the venue's sequence number as it moves that of every replay.
+        """
+        if self._journal is None:
+            return
+        seal = self._journal.close()
+        if seal and self._journal.sequence == self._sequence + 1:  # else an engine failed after its command was written
+            self._apply(seal)
+            self._sequence += 1
 
     def __enter__(self) -> Self:
         return self

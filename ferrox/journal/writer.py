@@ -296,13 +296,16 @@ class Journal:
         except OSError as error:
             raise self._failed("a sync", error) from error
 
-    def close(self) -> None:
-        """Sync, end the journal with a SEAL, and let go of it; after a failure, only let go of it."""
+    def close(self) -> bytes:
+        """Sync, end the journal with a SEAL, and let go of it; after a failure, only let go of it.
+
+        Return the SEAL, which an engine that goes on as a replay would must be given too, or nothing where none was
+        written: the journal had failed, or was closed before.
+        """
         if self._closed:
-            return
+            return b""
         try:
-            if not self._failure:
-                self._seal()
+            return b"" if self._failure else self._seal()
         except OSError as error:
             raise self._failed("the last sync", error) from error
         finally:
@@ -337,14 +340,15 @@ class Journal:
         self._segment = _next_segment(self._descriptor, full.header, self._chain, full.sha256.digest(), self._source)
         full.close()
 
-    def _seal(self) -> None:
+    def _seal(self) -> bytes:
         """Write the SEAL behind durable records, so that its lag of 1 repeats the watermark, and fill both marks."""
         self._sync()
         if self._segment.room == 0:
             self._rotate()
-        self._write(SEAL, self._source.clock())
+        sealed = self._write(SEAL, 0)
         self._sync()
         self._marks.write(self._chain)
+        return sealed
 
     def _expect_usable(self) -> None:
         """Raise unless records may still be written."""

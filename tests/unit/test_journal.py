@@ -179,6 +179,18 @@ def test_a_caller_cannot_write_the_journals_own_records(tmp_path, kind):
     assert scan(tmp_path / "j").kinds == {255: 1}
 
 
+def test_a_seal_repeats_the_time_before_it_and_is_given_to_the_caller_once(tmp_path):
+    """JRN-9: the clock of an engine says when the last command came, and not when somebody closed a file."""
+    journal = create(tmp_path / "j")
+    journal.append(orders(1, time_ns=5))
+
+    seal = journal.close()
+
+    assert fields(seal)[["kind", "sequence", "time_ns"]].tolist() == [(255, 2, 5)]
+    assert journal.close() == b""
+    assert fields(b"".join(read(tmp_path / "j")))["time_ns"].tolist() == [5, 5]
+
+
 @pytest.mark.parametrize("time_ns", [-1, -(2**63), 2**62 + 1, 2**63 - 1])
 def test_a_time_beyond_the_limits_is_refused_before_anything_is_written(tmp_path, time_ns):
     """LIM-11."""

@@ -706,6 +706,8 @@ def test_a_journal_is_loaded_and_gone_on_with(journaled):
         venue.buy(1, 7, account=5)
         digest = venue.digest()
         assert_books_are_the_engines(venue)
+    assert venue.sequence == 203
+    assert venue.digest() == fx.Venue.load(directory, read_only=True).digest()
     with fx.Venue.load(directory, read_only=True) as again:
         assert again.branch().order(5 << 40 | 1) == again.order(5 << 40 | 1) == venue.order(5 << 40 | 1)
         assert again.sequence == 203
