@@ -15,10 +15,11 @@ from setuptools import Extension, setup
 INLINING = [
     "-fno-semantic-interposition",
     "-fvisibility=hidden",
-    "--param=max-inline-insns-auto=300",
-    "--param=inline-unit-growth=400",
-    "--param=large-function-growth=2000",
-    "--param=large-stack-frame-growth=5000",
+    "--param=max-inline-insns-auto=1000",
+    "--param=max-inline-insns-single=1000",
+    "--param=inline-unit-growth=1000",
+    "--param=large-function-growth=20000",
+    "--param=large-stack-frame-growth=50000",
     "--param=early-inlining-insns=60",
 ]
 

@@ -10,6 +10,7 @@ from librt.vecs import vec
 from mypy_extensions import i32, i64
 
 from ferrox.errors import SequenceError
+from ferrox.fast.ahead import DEEP, look_ahead
 from ferrox.fast.columns import make_heads, make_slots, use_huge_pages, zeros
 from ferrox.fast.decode import fault
 from ferrox.fast.image import check, examine, load, save
@@ -33,6 +34,7 @@ from ferrox.fast.layout import (
     RESTING,
     SEAL,
     SEQUENCE,
+    SEQUENCE_MAX,
     SET_TRADING_STATE,
     TIME_MAX,
     WRITTEN,
@@ -78,12 +80,20 @@ class FastEngine:
 
 def run(slots: vec[i64], heads: vec[i32], out: vec[i64], records: bytes, size: i64) -> i64:
     """Apply records until they end or the next one's reports might not fit; return how many were taken."""
+    room = SEQUENCE_MAX - slots[SEQUENCE]
+    if size // RECORD_SIZE > room:  # LIM-11, by DET-3
+        if room == 0:
+            raise SequenceError(f"the engine is at sequence {slots[SEQUENCE]}, the last there is")
+        size = room * RECORD_SIZE
     last = slots[MASKS + 63]  # the LAST flag, where it stands in a report's last word: the sign
     at: i64 = 0
+    seen: i64 = 0  # up to where was looked ahead
     slots[WRITTEN] = 0
     while at < size:
         if slots[WRITTEN] + (2 * slots[RESTING] + 4) * REPORT_WORDS > slots[REPORT_LIMIT] and at != 0:
             break
+        if at == seen:
+            seen = look_ahead(slots, heads, records, at, size) if slots[RESTING] >= DEEP else at + RECORD_SIZE
         sequence = read_i64_le(records, at + 8)
         if sequence != slots[SEQUENCE] + 1:
             if at != 0:
@@ -91,7 +101,7 @@ def run(slots: vec[i64], heads: vec[i32], out: vec[i64], records: bytes, size: i
             raise SequenceError(f"the engine is at sequence {slots[SEQUENCE]} and was given record {sequence}")
         slots[SEQUENCE] = sequence
         time_ns = read_i64_le(records, at + 16)
-        if time_ns > slots[CLOCK] and time_ns <= TIME_MAX:  # DET-4
+        if time_ns > slots[CLOCK] and time_ns - 1 <= TIME_MAX - 1:  # DET-4
             slots[CLOCK] = time_ns
         envelope = read_i64_le(records, at + 24)
         named = envelope & 0xFFFF  # the kind, and above it the size

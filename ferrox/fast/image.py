@@ -108,7 +108,8 @@ def load(slots: vec[i64], heads: vec[i32], out: vec[i64], snapshot: bytes) -> No
     for _ in range(counts >> 32):
         order_id, price = read_i64_le(snapshot, at), read_i64_le(snapshot, at + 8)
         sizes, owner = read_i64_le(snapshot, at + 16), read_i64_le(snapshot, at + 24)
-        rest(slots, heads, book_of(slots, heads, owner & HALF), owner >> 32, order_id, price, sizes)
+        book, place = book_of(slots, heads, owner & HALF), bucket(slots, 0, order_id)
+        rest(slots, heads, book, owner >> 32, place, order_id, price, sizes)
         at += ENTRY_SIZE
     slots[SEQUENCE] = read_i64_le(snapshot, 16)
     slots[CLOCK] = read_i64_le(snapshot, 24)

@@ -12,7 +12,7 @@ Orders, levels and blocks each have a table of their own in the one `heads` colu
 from librt.vecs import vec
 from mypy_extensions import i32, i64
 
-from ferrox.fast.layout import CHAIN, KEY, LINE_MASK, LINE_SHIFT, MULTIPLIER
+from ferrox.fast.layout import CHAIN, HEAD, KEY, LINE_MASK, LINE_SHIFT, MULTIPLIER
 
 
 def bucket(slots: vec[i64], table: i64, key: i64) -> i64:
@@ -34,12 +34,14 @@ def find(slots: vec[i64], heads: vec[i32], place: i64, key: i64) -> i64:
 
 def insert(slots: vec[i64], heads: vec[i32], place: i64, slot: i64) -> None:
     """Put a slot, whose key is set, at the front of its bucket's chain."""
+    slots[slot + HEAD] = place
     slots[slot + CHAIN] = i64(heads[place])
     heads[place] = i32(slot)
 
 
-def remove(slots: vec[i64], heads: vec[i32], place: i64, slot: i64) -> None:
+def remove(slots: vec[i64], heads: vec[i32], slot: i64) -> None:
     """Take a slot out of its bucket's chain, in which it stands."""
+    place = slots[slot + HEAD]
     following = slots[slot + CHAIN]
     before = i64(heads[place])
     if before == slot:

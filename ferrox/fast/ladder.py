@@ -16,6 +16,7 @@ from ferrox.fast.layout import (
     BITS,
     BLOCK_HEADS,
     BLOCK_NUMBER_BITS,
+    BLOCK_NUMBER_MASK,
     BLOCK_SHIFT,
     BLOCKS,
     BUY,
@@ -32,82 +33,100 @@ from ferrox.fast.layout import (
     PRICE,
     RIGHT,
     ROOT,
+    TICK,
     TICK_NUMBER,
     TICK_NUMBER_BITS,
+    TICK_NUMBER_ZERO,
 )
 from ferrox.fast.pool import give, take
 from ferrox.fast.queue import make_empty
 from ferrox.fast.tree import outermost, plant, uproot
 
 
-def level_at(slots: vec[i64], heads: vec[i32], book: i64, side: i64, tick_number: i64, price: i64) -> i64:
+def level_at(slots: vec[i64], heads: vec[i32], book: i64, side: i64, price: i64) -> i64:
     """Return the level of a price, a new and empty one where there was none."""
+    best = slots[book + BEST + side]
+    if best != 0 and slots[best + PRICE] == price:
+        return best
+    tick = slots[book + TICK]
+    tick_number = (price if tick == 1 else price // tick) + TICK_NUMBER_ZERO
     key = level_key(slots, book, side, tick_number)
     place = bucket(slots, slots[LEVEL_HEADS], key)
     level = find(slots, heads, place, key)
-    return level if level != 0 else add(slots, heads, book, side, tick_number, price, key, place)
+    if level != 0:
+        return level
 
-
-def add(
-    slots: vec[i64],
-    heads: vec[i32],
-    book: i64,
-    side: i64,
-    tick_number: i64,
-    price: i64,
-    key: i64,
-    place: i64,
-) -> i64:
-    """Put a new and empty level on the ladder, its key and the place of its head given; return it."""
     level = take(slots, LEVELS)
     slots[level + KEY] = key
     slots[level + PRICE] = price
-    slots[level + OWNER] = book
     slots[level + TICK_NUMBER] = tick_number
     make_empty(slots, level)
     insert(slots, heads, place, level)
-    below, above = enter(slots, heads, book, side, tick_number)
+    add(slots, heads, book, side, tick_number, level, best)
+    return level
+
+
+def add(slots: vec[i64], heads: vec[i32], book: i64, side: i64, tick_number: i64, level: i64, best: i64) -> None:
+    """Put a new level on the ladder, between its neighbours and into its block."""
+    key = block_key(slots, book, side, tick_number)
+    place = bucket(slots, slots[BLOCK_HEADS], key)
+    block = find(slots, heads, place, key)
+    beside: i64 = 0
+    present: i64 = 0
+    if block != 0:
+        present = slots[block + BITS]
+    else:
+        block = take(slots, BLOCKS)
+        slots[block + KEY] = key
+        insert(slots, heads, place, block)
+        beside = plant(slots, book + ROOT + side, block)
+    slots[block + BITS] = present | slots[MASKS + (tick_number & 63)]
+    slots[level + OWNER] = book | block << 32
+
+    # Better than the best is what most new levels are, and then there is nothing to look for.
+    if best == 0 or (slots[level + PRICE] > slots[best + PRICE]) == (side == BUY):
+        slots[book + BEST + side] = level
+        if best == 0:
+            slots[level + NEIGHBOURS] = 0
+        elif side == BUY:
+            slots[level + NEIGHBOURS] = best
+            slots[best + NEIGHBOURS] = (slots[best + NEIGHBOURS] & HALF) | level << 32
+        else:
+            slots[level + NEIGHBOURS] = best << 32
+            slots[best + NEIGHBOURS] = level | (slots[best + NEIGHBOURS] >> 32) << 32
+        return
+
+    above = next_above(slots, heads, book, side, tick_number, present, beside)
+    if above > 0:
+        below = slots[above + NEIGHBOURS] & HALF
+    else:
+        below, above = -above, slots[NEIGHBOURS - above] >> 32
     slots[level + NEIGHBOURS] = below | above << 32
     if below != 0:
         slots[below + NEIGHBOURS] = (slots[below + NEIGHBOURS] & HALF) | level << 32
     if above != 0:
         slots[above + NEIGHBOURS] = level | (slots[above + NEIGHBOURS] >> 32) << 32
-    if (above if side == BUY else below) == 0:
-        slots[book + BEST + side] = level
-    return level
 
 
-def enter(slots: vec[i64], heads: vec[i32], book: i64, side: i64, tick_number: i64) -> tuple[i64, i64]:
-    """Mark a tick in its block; return the levels below and above it, 0 where there is none."""
-    number = tick_number & 63
-    key = block_key(slots, book, side, tick_number)
-    place = bucket(slots, slots[BLOCK_HEADS], key)
-    block = find(slots, heads, place, key)
-    base = tick_number - number
-    if block != 0:
-        present = slots[block + BITS]
-        slots[block + BITS] = present | slots[MASKS + number]
-        higher = present & -slots[MASKS + number]  # the bits from `number` up; its own is not set yet
+def next_above(
+    slots: vec[i64], heads: vec[i32], book: i64, side: i64, tick_number: i64, present: i64, beside: i64
+) -> i64:
+    """Return the level next above a tick, or, negated, the one next below; there is at least one other level.
+
+    `present` are the other ticks of its block that have a level; where there are none, `beside` is a block next to it,
+    as `plant` returns it.
+    """
+    if present != 0:
+        base = tick_number & -64
+        higher = present & -slots[MASKS + (tick_number & 63)]  # from the tick up; it is not set itself
         if higher != 0:
-            above = level_of(slots, heads, book, side, base + lowest(slots, higher))
-            return slots[above + NEIGHBOURS] & HALF, above
-        below = level_of(slots, heads, book, side, base + highest(slots, present))
-        return below, slots[below + NEIGHBOURS] >> 32
-
-    block = take(slots, BLOCKS)
-    slots[block + KEY] = key
-    slots[block + BITS] = slots[MASKS + number]
-    insert(slots, heads, place, block)
-    beside = plant(slots, book + ROOT + side, block)
-    if beside == 0:
-        return 0, 0
+            return level_of(slots, heads, book, side, base + lowest(slots, higher))
+        return -level_of(slots, heads, book, side, base + highest(slots, present))
     if beside > 0:
-        base = (slots[beside + KEY] & 0x7FFFFFFFF) << BLOCK_SHIFT
-        above = level_of(slots, heads, book, side, base + lowest(slots, slots[beside + BITS]))
-        return slots[above + NEIGHBOURS] & HALF, above
-    base = (slots[KEY - beside] & 0x7FFFFFFFF) << BLOCK_SHIFT
-    below = level_of(slots, heads, book, side, base + highest(slots, slots[BITS - beside]))
-    return below, slots[below + NEIGHBOURS] >> 32
+        base = (slots[beside + KEY] & BLOCK_NUMBER_MASK) << BLOCK_SHIFT
+        return level_of(slots, heads, book, side, base + lowest(slots, slots[beside + BITS]))
+    base = (slots[KEY - beside] & BLOCK_NUMBER_MASK) << BLOCK_SHIFT
+    return -level_of(slots, heads, book, side, base + highest(slots, slots[BITS - beside]))
 
 
 def level_key(slots: vec[i64], book: i64, side: i64, tick_number: i64) -> i64:
@@ -128,7 +147,8 @@ def level_of(slots: vec[i64], heads: vec[i32], book: i64, side: i64, tick_number
 
 def drop(slots: vec[i64], heads: vec[i32], side: i64, level: i64) -> None:
     """Take an empty level off the ladder, and its block when it was the last there."""
-    book = slots[level + OWNER]
+    owner = slots[level + OWNER]
+    book, block = owner & HALF, owner >> 32
     neighbours = slots[level + NEIGHBOURS]
     below, above = neighbours & HALF, neighbours >> 32
     if below != 0:
@@ -138,17 +158,13 @@ def drop(slots: vec[i64], heads: vec[i32], side: i64, level: i64) -> None:
     if slots[book + BEST + side] == level:
         slots[book + BEST + side] = below if side == BUY else above
 
-    tick_number = slots[level + TICK_NUMBER]
-    key = block_key(slots, book, side, tick_number)
-    place = bucket(slots, slots[BLOCK_HEADS], key)
-    block = find(slots, heads, place, key)
-    present = slots[block + BITS] ^ slots[MASKS + (tick_number & 63)]
+    present = slots[block + BITS] ^ slots[MASKS + (slots[level + TICK_NUMBER] & 63)]
     slots[block + BITS] = present
     if present == 0:
         uproot(slots, book + ROOT + side, block)
-        remove(slots, heads, place, block)
+        remove(slots, heads, block)
         give(slots, BLOCKS, block)
-    remove(slots, heads, bucket(slots, slots[LEVEL_HEADS], slots[level + KEY]), level)
+    remove(slots, heads, level)
     give(slots, LEVELS, level)
 
 
@@ -165,7 +181,8 @@ def check_ladder(slots: vec[i64], heads: vec[i32], book: i64, side: i64) -> None
     outer: i64 = 0
     while level != 0:
         ticks.append(slots[level + TICK_NUMBER])
-        assert slots[level + OWNER] == book
+        assert slots[level + OWNER] & HALF == book
+        assert slots[slots[level + OWNER] >> 32] == block_key(slots, book, side, slots[level + TICK_NUMBER])
         assert level_of(slots, heads, book, side, slots[level + TICK_NUMBER]) == level
         neighbours = slots[level + NEIGHBOURS]
         assert (neighbours >> 32 if side == BUY else neighbours & HALF) == outer, "levels are linked both ways"
@@ -176,7 +193,7 @@ def check_ladder(slots: vec[i64], heads: vec[i32], book: i64, side: i64) -> None
     check_tree(slots, slots[book + ROOT + side], 64, blocks)
     marked = []
     for block in blocks:
-        base = (slots[block + KEY] & 0x7FFFFFFFF) << BLOCK_SHIFT
+        base = (slots[block + KEY] & BLOCK_NUMBER_MASK) << BLOCK_SHIFT
         marked += [base + n for n in range(64) if slots[block + BITS] & slots[MASKS + n]]
         assert find(slots, heads, bucket(slots, slots[BLOCK_HEADS], slots[block + KEY]), slots[block + KEY]) == block
     assert marked == sorted(ticks), "blocks mark the ticks that have a level, and stand in the order of the tree"

@@ -4,12 +4,12 @@ A *slot* is eight words, and is known by the place of its first word, so that `s
 Orders, levels, blocks of levels and books are all slots of the one column; place 0 is *nobody*.  Two halves of a word
 hold what is small: a pair of places, or the two sizes of an order, whose word is the one a snapshot stores.
 
-    word     0      1      2                  3                4        5                      6           7
-    order    KEY    PRICE  leaves|filled      before|after     CHAIN    instrument|side        -           -
-    level    KEY    PRICE  -                  newest|oldest    CHAIN    book's place           below|above tick number
-    block    KEY    BITS   critical bit       -                CHAIN    -                      LEFT        RIGHT
-    book     state  best bid and best ask     root of bids and of asks  tick         lot                         low
-    its leaf KEY    high   critical bit       NEXT                      PREVIOUS     -           LEFT        RIGHT
+    word       0      1      2     3              4         5                6              7
+    order      KEY    PRICE  HEAD  before|after   CHAIN     instrument|side  leaves|filled  -
+    level      KEY    PRICE  HEAD  newest|oldest  CHAIN     book|block       below|above    tick number
+    block      KEY    BITS   HEAD  -              CHAIN     critical bit     LEFT           RIGHT
+    book       state  best bid, best ask    root of bids, root of asks    tick   lot     low
+    - its leaf KEY    high   -     NEXT           PREVIOUS  critical bit     LEFT           RIGHT
 
 Before the slots stand the control words: counters, where pools and tables begin, and two small tables for single bits.
 A second column, `heads`, holds 32-bit places: the heads of the index's chains, and the book of each instrument.  With
@@ -48,23 +48,26 @@ BLOCKS: Final = 24
 FRESH: Final = 1
 MASKS: Final = 64  # 64 words with one bit each
 BIT_PLACES: Final = 128  # 64 words: where the only bit of a word stands, by its product with DE_BRUIJN
-CONTROL: Final = 192  # control words in all
+WINDOW: Final = 192  # what looking ahead has found of each message of a window
+SINK: Final = 31  # where it leaves what nobody needs, so that no compiler leaves the reading out
+CONTROL: Final = 256  # control words in all
 
 # -------------------------------------------------------------------------------------------------- the words of a slot
-# What orders, levels and blocks share: the index finds any of them by KEY and chains them through CHAIN.
+# What orders, levels and blocks share: the index finds them by KEY, in the chain through CHAIN that begins at HEAD.
 KEY: Final = 0
+HEAD: Final = 2
 CHAIN: Final = 4
 
 PRICE: Final = 1
-SIZES: Final = 2  # of an order: leaves in the low half, filled in the high half
 LINKS: Final = 3  # of an order: before and after; of a level, which is the head of its circle: newest and oldest
-OWNER: Final = 5  # of an order: instrument in the low half, side in the high half; of a level: its book's place
+OWNER: Final = 5  # of an order: instrument in the low half, side in the high half; of a level: its book and its block
+SIZES: Final = 6  # of an order: leaves in the low half, filled in the high half
 
 NEIGHBOURS: Final = 6  # of a level: the next one below in the low half, the next one above in the high half
 TICK_NUMBER: Final = 7  # of a level: its price in ticks of the instrument, shifted so that it is never negative
 
 BITS: Final = 1  # of a block: which of its 64 ticks have a level
-CRITICAL: Final = 2  # of a block: the bit that its own branch of the tree decides by
+CRITICAL: Final = 5  # of a block: the bit that its own branch of the tree decides by
 LEFT: Final = 6  # of a block: where keys with that bit 0 are
 RIGHT: Final = 7
 
@@ -86,6 +89,7 @@ TICK_NUMBER_BITS: Final = 41
 TICK_NUMBER_ZERO: Final = 1 << 40  # the tick number of price 0
 BLOCK_SHIFT: Final = 6  # 64 adjacent ticks
 BLOCK_NUMBER_BITS: Final = 35
+BLOCK_NUMBER_MASK: Final = (1 << 35) - 1
 
 # Frames: words of a record, and of a report.
 RECORD_SIZE: Final = 64
@@ -181,5 +185,6 @@ QUANTITY_MAX: Final = (1 << 31) - 1
 ACCOUNT_SHIFT: Final = 40
 ACCOUNT_MAX: Final = (1 << 23) - 1
 INSTRUMENT_MAX: Final = (1 << 20) - 1
+SEQUENCE_MAX: Final = 1 << 62  # one more than a small integer of mypyc holds: beware of these two in a loop
 TIME_MAX: Final = 1 << 62
 RULES_VERSION: Final = 1

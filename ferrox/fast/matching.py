@@ -27,6 +27,7 @@ from ferrox.fast.layout import (
     FOK,
     GTC,
     HALF,
+    HEAD,
     HIGH,
     INSTRUMENT,
     KEY,
@@ -65,7 +66,6 @@ from ferrox.fast.layout import (
     SLIDE,
     STATE,
     TICK,
-    TICK_NUMBER_ZERO,
     TOTAL_FILLED,
     TRADE,
     UNKNOWN_INSTRUMENT,
@@ -97,7 +97,8 @@ def new(
     state = slots[book + STATE]
     if state != OPEN and (state != PRE_OPEN or time_in_force != GTC):
         return NOT_OPEN
-    if find(slots, heads, bucket(slots, 0, order_id), order_id) != 0:
+    place = bucket(slots, 0, order_id)
+    if find(slots, heads, place, order_id) != 0:
         return DUPLICATE_ORDER_ID
     reason = off_grid(slots, book, price, quantity, flags)
     if reason != 0:
@@ -127,7 +128,7 @@ def new(
     leaves = sizes & HALF
     if leaves != 0:
         if time_in_force == GTC:
-            rest(slots, heads, book, side, order_id, price, sizes)
+            rest(slots, heads, book, side, place, order_id, price, sizes)
         else:
             report(slots, out, order_id, 0, price, leaves, tail_of(instrument, EXPIRED, side, 0, 0))
     return 0
@@ -182,11 +183,12 @@ def replace(
         if entry != price:
             price, slid = entry, SLID
 
+    place = slots[order + HEAD]
     take_out(slots, heads, order)
     report(slots, out, order_id, 0, price, total | leaves << 32, tail_of(instrument, REPLACED, side, 0, slid))
     sizes = match(slots, heads, out, book, side, order_id, price, price, leaves | filled << 32, flags >> MODE_SHIFT)
     if sizes & HALF != 0:
-        rest(slots, heads, book, side, order_id, price, sizes)
+        rest(slots, heads, book, side, place, order_id, price, sizes)
     return 0
 
 
@@ -289,7 +291,7 @@ def match(
             leaves -= traded
             filled += traded
             report(slots, out, taker_id, maker_id, at, traded | leaves << 32, tail)
-            remove(slots, heads, bucket(slots, 0, maker_id), maker)
+            remove(slots, heads, maker)
             gone += 1
             last = maker
             maker = slots[maker + LINKS] >> 32
@@ -367,18 +369,18 @@ def fillable(slots: vec[i64], book: i64, side: i64, taker_id: i64, limit: i64, q
     return False
 
 
-def rest(slots: vec[i64], heads: vec[i32], book: i64, side: i64, order_id: i64, price: i64, sizes: i64) -> None:
-    """Let an order rest at the back of its queue (MATCH-5)."""
-    tick = slots[book + TICK]
-    tick_number = (price if tick == 1 else price // tick) + TICK_NUMBER_ZERO
-    level = level_at(slots, heads, book, side, tick_number, price)
+def rest(
+    slots: vec[i64], heads: vec[i32], book: i64, side: i64, place: i64, order_id: i64, price: i64, sizes: i64
+) -> None:
+    """Let an order rest at the back of its queue (MATCH-5); `place` is that of its id's head."""
+    level = level_at(slots, heads, book, side, price)
     order = take(slots, ORDERS)
     slots[order + KEY] = order_id
     slots[order + PRICE] = price
     slots[order + SIZES] = sizes
     slots[order + OWNER] = slots[book + INSTRUMENT] | side << 32
     append(slots, level, order)
-    insert(slots, heads, bucket(slots, 0, order_id), order)
+    insert(slots, heads, place, order)
     slots[RESTING] += 1
 
 
@@ -387,7 +389,7 @@ def take_out(slots: vec[i64], heads: vec[i32], order: i64) -> None:
     level = unlink(slots, order)
     if level != 0:
         drop(slots, heads, slots[order + OWNER] >> 32, level)
-    remove(slots, heads, bucket(slots, 0, slots[order + KEY]), order)
+    remove(slots, heads, order)
     give(slots, ORDERS, order)
     slots[RESTING] -= 1
 

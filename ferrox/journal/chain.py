@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ferrox.errors import UsageError
 from ferrox.files import is_zero
-from ferrox.journal.layout import TIME_MAX
 from ferrox.messages import (
     COMMAND_DTYPE,
     COMMAND_SIZE,
@@ -27,7 +26,7 @@ from ferrox.messages import (
     RECORD_DTYPE,
     RECORD_SIZE,
 )
-from ferrox.terms import Annotation
+from ferrox.terms import TIME_MAX, Annotation
 
 LAG_MAX: Final = 2**32 - 1
 FIRST_ANNOTATION: Final = int(min(Annotation))

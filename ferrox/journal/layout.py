@@ -14,11 +14,9 @@ from ferrox.engine import Capacity
 from ferrox.errors import SegmentCorrupt, UnknownVersion
 from ferrox.files import is_zero
 from ferrox.messages import RECORD_SIZE
-from ferrox.terms import INSTRUMENT_CAPACITY_MAX, ORDER_CAPACITY_MAX, RULES_VERSION
+from ferrox.terms import INSTRUMENT_CAPACITY_MAX, ORDER_CAPACITY_MAX, RULES_VERSION, SEQUENCE_MAX, TIME_MAX
 
 FORMAT_VERSION: Final = 1
-SEQUENCE_MAX: Final = 2**62  # LIM-11
-TIME_MAX: Final = 2**62  # nanoseconds (LIM-11)
 
 # As in PNG: a byte that is no text, the name, and the line ends that a transfer as text would change.
 SEGMENT_MAGIC: Final = b"\x89FRXW\r\n\x1a"

@@ -32,6 +32,7 @@ from ferrox.terms import (
     ACCOUNT_SHIFT,
     SELF_TRADE_MASK,
     SELF_TRADE_SHIFT,
+    SEQUENCE_MAX,
     TIME_MAX,
     Annotation,
     Reason,
@@ -74,7 +75,7 @@ class ReferenceEngine:
         self.reports = bytearray()
         before = self.sequence
         for _, _, sequence, time_ns, kind, size, _, _, *command in RECORD.iter_unpack(records):
-            if sequence != self.sequence + 1:
+            if sequence != self.sequence + 1 or sequence > SEQUENCE_MAX:
                 if self.sequence > before:
                     break  # what was taken has its reports; the next call refuses this one
                 raise SequenceError(f"the engine is at sequence {self.sequence} and was given record {sequence}")

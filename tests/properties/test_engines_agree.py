@@ -10,11 +10,22 @@ from hypothesis import strategies as st
 from ferrox.engine import Capacity, make_engine
 from ferrox.errors import SequenceError, SnapshotCorrupt
 from ferrox.fast import COMPILED, FastEngine
+from ferrox.fast.ahead import DEEP
 from ferrox.messages import RECORD_SIZE, CancelOrder, Command, DefineInstrument, MassCancel, NewOrder, ReplaceOrder
 from ferrox.reference import ReferenceEngine
-from ferrox.terms import INSTRUMENT_MAX, PRICE_MAX, OrderFlag, Scope, SelfTrade, Side, TimeInForce, TradingState
+from ferrox.terms import (
+    INSTRUMENT_MAX,
+    PRICE_MAX,
+    SEQUENCE_MAX,
+    OrderFlag,
+    Scope,
+    SelfTrade,
+    Side,
+    TimeInForce,
+    TradingState,
+)
 from ferrox.testing.machine import EngineMachine
-from ferrox.testing.sessions import apply_all, to_records
+from ferrox.testing.sessions import apply_all, to_record, to_records
 from ferrox.testing.strategies import World, batch_splits, hostile_streams, records, streams
 from ferrox.testing.workload import Workload
 
@@ -147,6 +158,56 @@ def test_both_engines_refuse_a_record_out_of_sequence():
             with pytest.raises(SequenceError, match=f"at sequence 0 and was given record {sequence}"):
                 engine.apply(to_records([CancelOrder(1, 1).pack()], sequence))
             assert engine.snapshot() == make_engine(name, SMALL).snapshot()
+
+
+def test_both_engines_take_the_last_sequence_number_and_none_after_it():
+    """DET-3, LIM-11: a snapshot near the end, a batch over it, and the snapshot that comes of it."""
+    both = Both()
+    snapshot = bytearray(both.snapshot())
+    snapshot[16:24] = (SEQUENCE_MAX - 2).to_bytes(8, "little")
+    both.restore(bytes(snapshot))
+    define = DefineInstrument(int(TradingState.OPEN), 1, 0, 9, 1, 1).pack()
+    given_records = b"".join(to_record(SEQUENCE_MAX - 1 + n, define, time_ns=7) for n in range(3))
+
+    for engine in (both.reference, both.fast):
+        assert engine.apply(given_records)[0] == 2
+        with pytest.raises(SequenceError):
+            engine.apply(given_records[2 * RECORD_SIZE :])
+
+    both.restore(both.snapshot())
+
+
+def test_the_engines_agree_when_a_deep_book_is_looked_ahead_in(monkeypatch):
+    """Commands of every kind, sense and nonsense, over more resting orders than it takes for looking ahead."""
+    if not COMPILED:
+        monkeypatch.setattr("ferrox.fast.engine.DEEP", 100)
+    rng = random.Random(6)
+    count = 1_000 if not COMPILED else DEEP + 4_000
+    both = Both(Capacity(orders=2 * count, instruments=2))
+    both.apply(to_records([DefineInstrument(int(TradingState.OPEN), n, -(10**6), 10**6, n, 1).pack() for n in (1, 2)]))
+    ids = list(range(1, count + 1))
+    rng.shuffle(ids)
+    send(both, [NewOrder(BUY, GTC, 0, 1 + n % 2, order_id, -2 * n % 10**6, 3) for n, order_id in enumerate(ids)])
+
+    frames = []
+    for _ in range(6_000 // SCALE):
+        order_id = rng.choice([rng.choice(ids), rng.randrange(1, 2**63), rng.randrange(-(2**63), 0)])
+        instrument = rng.choice([0, 1, 1, 2, 2, 3, INSTRUMENT_MAX, 2**32 - 1])
+        price = rng.choice([rng.randrange(10**6), rng.randrange(-(2**63), 2**63)])
+        side, flags = rng.choice([0, 1, 1, 2, 2, 3, 255]), rng.choice([0, 0, 1, 255])
+        commands: list[Command] = [
+            CancelOrder(instrument, order_id),
+            ReplaceOrder(side, GTC, flags, instrument, order_id, price, 2),
+            ReplaceOrder(side, GTC, 0, instrument, order_id, price, 4),
+            NewOrder(side, GTC, flags, instrument, order_id, price, 5),
+            NewOrder(side, IOC, 0, instrument, order_id, price, 6),
+        ]
+        frames.append(rng.choice(commands).pack())
+        frames.append(rng.randbytes(32))
+    both.apply(to_records(frames, both.reference.sequence + 1))
+
+    both.snapshot()
+    both.check()
 
 
 def test_the_engines_agree_on_a_realistic_flow():

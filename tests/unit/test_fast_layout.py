@@ -44,6 +44,7 @@ def test_scopes_states_flags_and_limits_have_the_same_numbers_in_the_fast_engine
         "ACCOUNT_MAX",
         "INSTRUMENT_MAX",
         "RULES_VERSION",
+        "SEQUENCE_MAX",
         "TIME_MAX",
     ):
         assert getattr(layout, name) == getattr(terms, name)
