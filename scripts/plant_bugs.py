@@ -27,7 +27,11 @@ BUGS: Final = {
     "trade at the taker's price": ("matching", "        at = slots[level + PRICE]", "        at = limit"),
     "limit is one tick wider": ("matching", "if (at - limit) * sign > 0:", "if (at - limit) * sign > 1:"),
     "one level and no further": ("matching", "    while leaves > 0:\n", "    while leaves > 0 and filled == 0:\n"),
-    "filled is forgotten": ("matching", "                filled += traded\n", "                pass\n"),
+    "filled is forgotten": (
+        "matching",
+        "            leaves -= traded\n            filled += traded\n",
+        "            leaves -= traded\n",
+    ),
     "fill or kill looks at one level": (
         "matching",
         "        level = worse(slots, maker_side, level)\n    return False",

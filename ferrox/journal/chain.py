@@ -4,6 +4,8 @@ A `Chain` is the end of a run of records: all that the next one depends on.  `se
 from there, and both leave the chain at the new end.  Sealing is a loop, for each record needs the checksum of the one
 before it.  Reading need not be: the stored checksums are there already, so each record's own is calculated alone, and
 what holds them together (chain, sequence, time) is compared for a whole batch at once.
+
+Where the fast engine is compiled, `ferrox.fast.records` does both at its pace; here they stand for a build that is not.
 """
 
 from collections.abc import Iterable
@@ -15,6 +17,8 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from ferrox.errors import UsageError
+from ferrox.fast import COMPILED
+from ferrox.fast.records import count_sound, seal_records
 from ferrox.files import is_zero
 from ferrox.messages import (
     COMMAND_DTYPE,
@@ -51,6 +55,12 @@ class Chain:
 
     def seal(self, records: bytes, durable: int, now_ns: int) -> bytes:
         """Return the records with checksum, chain, sequence, time and lag filled in; a time of 0 becomes `now_ns`."""
+        if COMPILED:
+            sealed, self.checksum, self.time_ns = seal_records(
+                records, self.salt, self.checksum, self.sequence, self.time_ns, durable, now_ns
+            )
+            self.sequence += len(records) // RECORD_SIZE
+            return sealed
         salt, checksum, sequence, latest = self.salt, self.checksum, self.sequence, self.time_ns
         pack = CHECKED.pack
         parts: list[bytes] = []
@@ -72,6 +82,18 @@ class Chain:
         count = len(fields)
         if count == 0:
             return 0
+        passed = self._count_sound(records, fields)
+        if passed:
+            self.checksum = int(fields["crc"][passed - 1])
+            self.sequence += passed
+            self.time_ns = int(fields["time_ns"][passed - 1])
+        return passed
+
+    def _count_sound(self, records: bytes, fields: "NDArray[np.void]") -> int:
+        """Return how many of the leading records are sound; these are their bytes and their fields."""
+        if COMPILED:
+            return count_sound(records, self.salt, self.checksum, self.sequence, self.time_ns)
+        count = len(fields)
         stored, times = fields["crc"], fields["time_ns"]
         before = np.empty(count, np.uint32)
         before[0], before[1:] = self.checksum, stored[:-1]
@@ -84,12 +106,7 @@ class Chain:
             & (times >= earlier)
             & (times <= TIME_MAX)
         )
-        passed = count if sound.all() else int(sound.argmin())
-        if passed:
-            self.checksum = int(stored[passed - 1])
-            self.sequence += passed
-            self.time_ns = int(times[passed - 1])
-        return passed
+        return count if sound.all() else int(sound.argmin())
 
     def flaw(self, record: bytes) -> str:
         """Return what is wrong with a record that does not follow: what was expected, and what was found."""

@@ -22,7 +22,7 @@ ALLOWED = {
     "ferrox.text": WORDS,
     "ferrox.files": ("ferrox.errors",),
     "ferrox.snapshot": ("ferrox.errors", "ferrox.files", "ferrox.state"),
-    "ferrox.journal": (*WORDS, "ferrox.engine", "ferrox.files", "ferrox.snapshot", "ferrox.journal"),
+    "ferrox.journal": (*WORDS, "ferrox.engine", "ferrox.fast", "ferrox.files", "ferrox.snapshot", "ferrox.journal"),
     "ferrox.depth": (*WORDS, "ferrox.state", "ferrox.text"),
     "ferrox.columns": (*WORDS, "ferrox.text"),
     "ferrox.reference": (*WORDS, "ferrox.decode", "ferrox.state", "ferrox.engine", "ferrox.reference"),
