@@ -117,7 +117,7 @@ BUGS: Final = {
         "        after = slots[before + NEXT]\n",
         "        after = 0\n",
     ),
-    "looking ahead leaves something behind": ("ahead", "slots[SINK] = sink", "slots[SINK - 21] ^= sink & 1"),
+    "looking ahead leaves something behind": ("ahead", "slots[SINK] = sink", "slots[SINK - 20] += sink & 1"),
     "a block keeps its bit": ("ladder", "^ slots[MASKS + (slots[level + TICK_NUMBER] & 63)]", "^ 0"),
     "the highest bit is missed": ("bits", "        return 63\n", "        return 62\n"),
     "the tree forgets to move a branch": ("tree", "if own != 0 and parent != block:", "if False:"),
