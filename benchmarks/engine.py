@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from flows import PLAIN, Flow, plain_flow, write  # type: ignore[import-not-found]
+from flows import GROWING, PLAIN, Flow, plain_flow, write  # type: ignore[import-not-found]
 from reference import flows as consensus_flows  # type: ignore[import-not-found]
 from reference import surroundings
 
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 def all_flows(names: list[str], messages: int) -> list[Flow]:
     """Return the plain flows, and those of the consensus where they are."""
-    found = [plain_flow(name, messages) for name in PLAIN if not names or name in names]
+    found = [plain_flow(name, messages) for name in PLAIN + GROWING if not names or name in names]
     for name, records in consensus_flows():
         prices = np.frombuffer(records, RECORD_DTYPE)["command"]["price"][1:]
         if name in PLAIN or (names and name not in names) or not prices.any():

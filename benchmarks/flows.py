@@ -160,10 +160,15 @@ def plain_flow(name: str, messages: int = 2_000_000) -> Flow:
     if name == "many":
         shape = {"prefill": 200_000, "marketable": 0.15, "offset": 1, "largest": 800, "instruments": 1_000}
         return make(name, seed=15, lifetime=any_age(230_000), middle=2_047, **shape, **common)
-    raise ValueError(f"there is no flow named {name!r}; choose one of: {', '.join(PLAIN)}")
+    if name in GROWING:
+        resting = int(name.removeprefix("book-"))
+        shape = {"prefill": resting, "marketable": 0.05, "offset": 300, "largest": 12_000}
+        return make(name, seed=16, lifetime=any_age(resting), **shape, **common)
+    raise ValueError(f"there is no flow named {name!r}; choose one of: {', '.join(PLAIN + GROWING)}")
 
 
 PLAIN: Final = ("balanced", "deep", "sweep", "many")
+GROWING: Final = ("book-1000", "book-10000", "book-100000", "book-1000000")  # deep's shape, with so many orders resting
 
 
 def write(flow: Flow, folder: Path) -> Path:

@@ -52,7 +52,9 @@ def look_ahead(slots: vec[i64], heads: vec[i32], records: bytes, at: i64, size: 
         first: i64 = 0
         if kind == NEW_ORDER:
             instrument = (head >> 32) & HALF
-            book = book_of(slots, heads, instrument) if instrument <= INSTRUMENT_MAX else 0
+            book: i64 = 0  # no conditional expression: one with an i64 and a literal is an object
+            if instrument <= INSTRUMENT_MAX:
+                book = book_of(slots, heads, instrument)
             if book != 0:
                 price = read_i64_le(records, place + 48)
                 tick = slots[book + TICK]

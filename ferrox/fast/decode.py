@@ -1,6 +1,7 @@
 """Strict decoding of a command from the four words of its shape (WIRE-5).
 
-The tests stand in the order of specs/rejects.md; the first that fails is the reason (REJECT-0).
+The tests stand in the order of specs/rejects.md; the first that fails is the reason (REJECT-0).  No conditional
+expression chooses between two constants here: mypyc makes a Python integer of what is chosen, twenty instructions.
 """
 
 from mypy_extensions import i64
@@ -63,7 +64,9 @@ def fault(envelope: i64, head: i64, ident: i64, price: i64, sizes: i64) -> i64:
         instrument = (head >> 32) & HALF
         if instrument == 0 or instrument > INSTRUMENT_MAX:
             return BAD_INSTRUMENT
-        return 0 if ident > 0 else BAD_ORDER_ID
+        if ident > 0:
+            return 0
+        return BAD_ORDER_ID
     return rare_fault(kind, named, head, ident, price, sizes)
 
 
@@ -100,7 +103,9 @@ def order_fault(is_new: bool, head: i64, order_id: i64, price: i64, sizes: i64) 
     quantity = sizes & HALF
     if quantity == 0 or quantity > QUANTITY_MAX:
         return BAD_QUANTITY
-    return 0 if sizes == quantity else BAD_DISPLAY
+    if sizes == quantity:
+        return 0
+    return BAD_DISPLAY
 
 
 def rare_fault(kind: i64, named: i64, head: i64, ident: i64, price: i64, sizes: i64) -> i64:
@@ -120,8 +125,12 @@ def rare_fault(kind: i64, named: i64, head: i64, ident: i64, price: i64, sizes: 
         else:
             return BAD_INSTRUMENT if instrument > INSTRUMENT_MAX else BAD_SCOPE
         if detail == SCOPE_ACCOUNT or detail == SCOPE_ACCOUNT_IN_INSTRUMENT:
-            return 0 if 0 <= ident <= ACCOUNT_MAX else BAD_ACCOUNT
-        return 0 if ident == 0 else BAD_ACCOUNT
+            if 0 <= ident <= ACCOUNT_MAX:
+                return 0
+            return BAD_ACCOUNT
+        if ident == 0:
+            return 0
+        return BAD_ACCOUNT
     if kind == DEFINE_INSTRUMENT:
         if named != (32 << 8 | DEFINE_INSTRUMENT) or reserved != 0:
             return MALFORMED
@@ -134,11 +143,15 @@ def rare_fault(kind: i64, named: i64, head: i64, ident: i64, price: i64, sizes: 
             return BAD_LOT
         if ident < -PRICE_MAX or ident > price or price > PRICE_MAX:
             return BAD_BAND
-        return 0 if 1 <= detail <= CLOSED else BAD_STATE
+        if 1 <= detail <= CLOSED:
+            return 0
+        return BAD_STATE
     if kind == SET_TRADING_STATE:
         if named != (16 << 8 | SET_TRADING_STATE) or reserved != 0 or ident != 0 or price != 0 or sizes != 0:
             return MALFORMED
         if instrument == 0 or instrument > INSTRUMENT_MAX:
             return BAD_INSTRUMENT
-        return 0 if 1 <= detail <= CLOSED else BAD_STATE
+        if 1 <= detail <= CLOSED:
+            return 0
+        return BAD_STATE
     return UNKNOWN_KIND

@@ -69,7 +69,7 @@ TICK_NUMBER: Final = 7  # of a level: its price in ticks of the instrument, shif
 BITS: Final = 1  # of a block: which of its 64 ticks have a level
 CRITICAL: Final = 5  # of a block: the bit that its own branch of the tree decides by
 LEFT: Final = 6  # of a block: where keys with that bit 0 are
-RIGHT: Final = 7
+RIGHT: Final = 7  # the next word, so that the bit chooses by addition
 
 STATE: Final = 0  # of a book
 BEST: Final = 0  # plus the side: 1 bids, 2 asks

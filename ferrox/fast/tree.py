@@ -26,13 +26,13 @@ def plant(slots: vec[i64], root: i64, block: i64) -> i64:
         slots[root] = block
         return 0
     while edge < 0:  # any leaf on the way will do: it agrees with the key in every bit that is decided before theirs
-        edge = slots[-edge + RIGHT] if (key >> slots[-edge + CRITICAL]) & 1 else slots[-edge + LEFT]
+        edge = slots[LEFT - edge + ((key >> slots[CRITICAL - edge]) & 1)]
     critical = highest(slots, key ^ slots[edge + KEY])
 
     place = root
     edge = slots[place]
-    while edge < 0 and slots[-edge + CRITICAL] > critical:
-        place = -edge + (RIGHT if (key >> slots[-edge + CRITICAL]) & 1 else LEFT)
+    while edge < 0 and slots[CRITICAL - edge] > critical:
+        place = LEFT - edge + ((key >> slots[CRITICAL - edge]) & 1)
         edge = slots[place]
     slots[block + CRITICAL] = critical
     slots[place] = -block
@@ -68,7 +68,7 @@ def uproot(slots: vec[i64], root: i64, block: i64) -> None:
         if edge == -block:
             own = place
         above, parent = place, -edge
-        place = parent + (RIGHT if (key >> slots[parent + CRITICAL]) & 1 else LEFT)
+        place = parent + LEFT + ((key >> slots[parent + CRITICAL]) & 1)
         edge = slots[place]
     if parent == 0:
         slots[root] = 0

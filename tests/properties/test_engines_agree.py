@@ -187,13 +187,15 @@ def test_the_engines_agree_when_a_deep_book_is_looked_ahead_in(monkeypatch):
     both.apply(to_records([DefineInstrument(int(TradingState.OPEN), n, -(10**6), 10**6, n, 1).pack() for n in (1, 2)]))
     ids = list(range(1, count + 1))
     rng.shuffle(ids)
-    send(both, [NewOrder(BUY, GTC, 0, 1 + n % 2, order_id, -2 * n % 10**6, 3) for n, order_id in enumerate(ids)])
+    send(
+        both, [NewOrder(BUY, GTC, 0, 1 + n % 2, order_id, -2 * (n % (count // 7)), 3) for n, order_id in enumerate(ids)]
+    )
 
     frames = []
     for _ in range(6_000 // SCALE):
         order_id = rng.choice([rng.choice(ids), rng.randrange(1, 2**63), rng.randrange(-(2**63), 0)])
         instrument = rng.choice([0, 1, 1, 2, 2, 3, INSTRUMENT_MAX, 2**32 - 1])
-        price = rng.choice([rng.randrange(10**6), rng.randrange(-(2**63), 2**63)])
+        price = rng.choice([-rng.randrange(2 * count // 7), rng.randrange(-(2**63), 2**63)])
         side, flags = rng.choice([0, 1, 1, 2, 2, 3, 255]), rng.choice([0, 0, 1, 255])
         commands: list[Command] = [
             CancelOrder(instrument, order_id),

@@ -1,6 +1,7 @@
 """The fast engine allocates nothing while commands flow (compiled; interpreted, every integer is an object)."""
 
 import gc
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,3 +42,13 @@ def test_a_million_mixed_commands_leave_no_block_and_no_page_behind():
     assert grown_blocks < 20  # the loop's own few; a block a batch would be 250, a block a command a million
     assert grown_pages < 64  # 256 KiB
     assert engine.snapshot() == source.snapshot()
+
+
+@pytest.mark.skipif(not COMPILED, reason="only the compiled build is free of allocations")
+def test_a_batch_calls_the_allocator_a_few_times_and_a_command_never():
+    """Counted below Python, in a mixed flow and a deep book: what is freed at once is no growth, but is seen here."""
+    program = Path(__file__).parents[2] / "benchmarks" / "allocations.py"
+
+    run = subprocess.run([sys.executable, program, "--most", "12"], capture_output=True, text=True, check=False)
+
+    assert run.returncode == 0, run.stdout + run.stderr
