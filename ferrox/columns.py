@@ -37,6 +37,7 @@ from ferrox.messages import (
     Report,
 )
 from ferrox.terms import (
+    ACCOUNT_MAX,
     ACCOUNT_SHIFT,
     SELF_TRADE_SHIFT,
     CommandKind,
@@ -104,6 +105,9 @@ _SIDE_INDEX: Final = np.full((256, 256), -1, np.int8)  # by kind and number, as 
 _SIDE_INDEX[:, list(Side)] = range(len(Side))
 _SIDE_INDEX[ReportKind.MASS_CANCELED] = -1
 _SIDE_INDEX[ReportKind.MASS_CANCELED, list(Scope)] = range(len(Side), len(Side) + len(Scope))
+_WITHOUT_SIDE: Final = [
+    int(kind) for kind in (ReportKind.MASS_CANCELED, ReportKind.INSTRUMENT_DEFINED, ReportKind.STATE_CHANGED)
+]
 for _kind in (ReportKind.INSTRUMENT_DEFINED, ReportKind.STATE_CHANGED):
     _SIDE_INDEX[_kind] = -1
     _SIDE_INDEX[_kind, list(TradingState)] = range(len(Side) + len(Scope), len(SIDE_WORDS))
@@ -294,6 +298,8 @@ class Reports:
             if value is not None:
                 several = [value] if isinstance(value, (str, int, np.integer)) else list(value)
                 chosen &= np.isin(array[name], [term_of(terms, one, name) for one in several])
+        if side is not None:  # in these, the byte of the side is a scope or a trading state
+            chosen &= ~np.isin(array["kind"], _WITHOUT_SIDE)
         if instrument is not None:
             chosen &= np.isin(array["instrument"], _integers(instrument))
         if order_id is not None:
@@ -582,7 +588,7 @@ def new_orders(
     post_only: ArrayLike = False,
     slide: ArrayLike = False,
     self_trade: "str | int | ArrayLike" = SelfTrade.ALLOW,
-    account: int = 0,
+    account: ArrayLike = 0,
 ) -> "NDArray[np.void]":
     """Return new orders as an array of `COMMAND_DTYPE` for `Venue.apply`, from columns or single values.
 
@@ -601,13 +607,13 @@ def new_orders(
         "flags": (OrderFlag.MARKET if market else 0)
         | np.where(np.asarray(post_only, bool), int(OrderFlag.POST_ONLY), 0)
         | np.where(np.asarray(slide, bool), int(OrderFlag.SLIDE), 0)
-        | (_terms(SelfTrade, self_trade, "self-trade mode") << SELF_TRADE_SHIFT),
+        | (_within(_terms(SelfTrade, self_trade, "self-trade mode"), "self-trade mode", 7) << SELF_TRADE_SHIFT),
     }
-    if order_id is not None:
-        columns["order_id"] = _column(order_id, "order id")
+    accounts = _within(_column(account, "account"), "account", ACCOUNT_MAX).astype(np.int64)
+    columns["order_id"] = accounts << ACCOUNT_SHIFT if order_id is None else _column(order_id, "order id")
     (length,) = np.broadcast_shapes((1,), *(column.shape for column in columns.values()))
     if order_id is None:
-        columns["order_id"] = np.arange(1, length + 1, dtype=np.int64) + (account << ACCOUNT_SHIFT)
+        columns["order_id"] = columns["order_id"] + np.arange(1, length + 1, dtype=np.int64)
     return _commands(CommandKind.NEW_ORDER, length, columns)
 
 
@@ -636,9 +642,19 @@ def assign(target: "NDArray[np.void]", name: str, column: "NDArray[Any]") -> Non
     target[name] = column
 
 
+def _within(column: "NDArray[Any]", what: str, most: int) -> "NDArray[Any]":
+    """Return the column, or raise ValueError when a number is not within 0 .. `most`."""
+    if column.size and not (column.min() >= 0 and column.max() <= most):
+        worst = column.min() if column.min() < 0 else column.max()
+        raise ValueError(f"{what} {worst} is outside 0 .. {most}")
+    return column
+
+
 def _column(values: ArrayLike, what: str) -> "NDArray[Any]":
     """Return values as integers of whatever width, in one dimension or none."""
     column = np.asarray(values)
+    if column.dtype.kind == "O" and all(isinstance(value, int) for value in column.flat):
+        raise ValueError(f"{what} {max(column.flat, key=abs)} does not fit 64 bits")
     if column.dtype.kind not in "iu" and column.size:
         raise TypeError(f"{what} is integers, this is {column.dtype}; prices are counted in ticks, quantities in lots")
     if column.ndim > 1:

@@ -55,15 +55,20 @@ class Capacity:
 ENGINES: Final = ("reference", "fast")
 
 
+def check_name(name: str) -> None:
+    """Raise `UsageError` for a name that is no engine's."""
+    if name not in ENGINES:
+        raise UsageError(f"there is no engine named {name!r}; choose one of: {', '.join(ENGINES)}")
+
+
 def make_engine(name: str = "reference", capacity: Capacity | None = None) -> Engine:
     """Return a fresh engine by name, "reference" or "fast"; raise `UsageError` for any other name."""
+    check_name(name)
     capacity = capacity or Capacity()
     if name == "reference":
         from ferrox.reference.engine import ReferenceEngine
 
         return ReferenceEngine(capacity)
-    if name == "fast":
-        from ferrox.fast import FastEngine
+    from ferrox.fast import FastEngine
 
-        return FastEngine(capacity.orders, capacity.instruments)
-    raise UsageError(f"there is no engine named {name!r}; choose one of: {', '.join(ENGINES)}")
+    return FastEngine(capacity.orders, capacity.instruments)

@@ -9,7 +9,6 @@ line has a greatest length, so memory is bounded whatever comes.  A line without
 with quotes goes through the csv module.
 """
 
-import csv
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -87,6 +86,7 @@ NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRAD
 GTC, IOC = int(TimeInForce.GTC), int(TimeInForce.IOC)
 MARKET: Final = int(OrderFlag.MARKET)
 SIZES: Final = {int(kind): size for kind, size in FRAME_SIZE.items()}
+CELL: Final = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*?))\s*(,|$)')
 DIGITS: Final = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 DECIMAL: Final = re.compile(r"([+-]?)([0-9]{1,20})(?:\.([0-9]{0,20}))?", re.ASCII)
 
@@ -224,15 +224,21 @@ class OrdersCsv:
         """Return the cells of a line."""
         if '"' not in line:
             return line.split(",")
-        try:
-            return next(csv.reader([line], strict=True))
-        except csv.Error:
-            raise Wrong("", line, "quotes that close within the line") from None
+        cells: list[str] = []
+        at = 0
+        while found := CELL.match(line, at):
+            quoted, plain, end = found.groups()
+            cells.append(plain if quoted is None else quoted.replace('""', '"'))
+            if not end:
+                return cells
+            at = found.end()
+        raise Wrong("", line, "quotes that close within the line, around a whole cell")
 
     def _read_header(self) -> None:
         """Read the names of the columns."""
         line = next(self._lines(), None)
         if line is None:
+            self._line = max(1, self._line)
             raise Wrong("", "", f"a first line with the names of the columns, of: {', '.join(COLUMNS)}")
         names = [name.strip().lower() for name in self._split(line)]
         for name in names:

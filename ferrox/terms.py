@@ -5,6 +5,7 @@ them, and `tests/specs` holds both sides equal.  Zero never means anything, so a
 """
 
 from enum import IntEnum, IntFlag
+from operator import index
 from typing import Final
 
 
@@ -170,6 +171,7 @@ def account_of(order_id: int) -> int:
 
 def compose_order_id(account: int, reference: int) -> int:
     """Compose an order id from an account (0 .. 2^23-1) and its own reference (0 .. 2^40-1), not both 0 (LIM-4)."""
+    account, reference = index(account), index(reference)  # a numpy integer would shift within its own width
     if not 0 <= account <= ACCOUNT_MAX:
         raise ValueError(f"account {account} is outside 0 .. {ACCOUNT_MAX}")
     if not 0 <= reference <= REFERENCE_MAX:

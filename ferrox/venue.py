@@ -14,6 +14,7 @@ dropped, and the next look seeds again.
 import operator
 import os
 import struct
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -26,9 +27,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ferrox.columns import Reports, assign, term_of
 from ferrox.depth import Books, Depth, Orders, QueuePosition, Top
-from ferrox.engine import ENGINES, Capacity, Engine, make_engine
-from ferrox.errors import SequenceError, UsageError
-from ferrox.journal import Journal, identify, read
+from ferrox.engine import ENGINES, Capacity, Engine, check_name, make_engine
+from ferrox.errors import SequenceError, SnapshotCorrupt, UsageError
+from ferrox.journal import Journal, read
+from ferrox.journal.reader import Reading
 from ferrox.messages import (
     COMMAND_SIZE,
     FRAME_SIZE,
@@ -437,7 +439,7 @@ class Venue:
         reference that this venue has seen of it (LIM-4).  Raise TypeError or ValueError for what no frame can say;
         whatever else is wrong comes back as a rejection.
         """
-        code = SIDES.get(side)
+        code = SIDES.get(side) if isinstance(side, (int, str)) else None
         if code is None:
             code = _term(Side, side, "side")
         head = NEW_ORDER | code << 8 | _options(price is None, time_in_force, post_only, slide, self_trade)
@@ -449,28 +451,27 @@ class Venue:
             price = 0  # MARKET-2
         free = self._free
         if order_id is None:
+            if type(account) is not int:
+                account = _integer("account", account)
             given = free.get(account, 0)
             if not given or given >> ACCOUNT_SHIFT != account:
-                account = _integer("account", account)
                 given = compose_order_id(account, REFERENCE_MAX + 1 if given else 1)
-            free[account] = given + 1
         else:
             if type(order_id) is not int:
                 order_id = _integer("order_id", order_id)
             given = order_id
-            if given >= free.get(given >> ACCOUNT_SHIFT, 0):
-                free[given >> ACCOUNT_SHIFT] = given + 1
+            account = given >> ACCOUNT_SHIFT
         sequence = self._sequence + 1
         time_ns = self._time_ns or sequence if self._clock is None else self._read_clock()
         try:
             record = _order_record(sequence, time_ns, NEW_ENVELOPE, head, instrument, given, price, quantity)
         except struct.error:
-            if order_id is None:
-                free[account] = given  # nothing was sent, so the reference is still free
             _misfit(quantity=quantity, price=price, order_id=given, instrument=instrument)
         # From here on as `_step` does; a call would cost more than these lines.
         if self._journal is not None:
             record = self._journal.append(record)
+        if order_id is None or given >= free.get(account, 0):
+            free[account] = given + 1  # it is sent, so the reference is used
         _, reports = self._apply(record)
         self._sequence = sequence
         frames = reports.tobytes()  # the view is valid until the next call only
@@ -520,7 +521,7 @@ class Venue:
             side = order.side if side is None else side
         if instrument is None:
             instrument = self._home or self._instrument_of(order_id)
-        code = SIDES.get(side)
+        code = SIDES.get(side) if isinstance(side, (int, str)) else None
         if code is None:
             code = _term(Side, side, "side")
         sequence = self._sequence + 1
@@ -536,7 +537,13 @@ class Venue:
         """Take out every resting order of an instrument, of an account, of both, or, without either, of the venue."""
         scopes = {(True, False): Scope.INSTRUMENT, (False, True): Scope.ACCOUNT, (False, False): Scope.VENUE}
         scope = scopes.get((instrument is not None, account is not None), Scope.ACCOUNT_IN_INSTRUMENT)
-        return self.send(MassCancel(int(scope), instrument or 0, account or 0))
+        return self.send(
+            MassCancel(
+                int(scope),
+                0 if instrument is None else _integer("instrument", instrument),
+                0 if account is None else _integer("account", account),
+            )
+        )
 
     def send(self, command: "Command | bytes | bytearray | memoryview") -> Result:
         """Send a typed command of `ferrox.messages`, or a frame of 16 or 32 bytes, and return what it came to.
@@ -812,7 +819,7 @@ class Venue:
 
     def order(self, order_id: Integer) -> RestingOrder | None:
         """Return an order as it rests now, or None when it does not rest."""
-        return self.books.order(int(order_id))
+        return self.books.order(_integer("order_id", order_id))
 
     def queue_position(self, order_id: int) -> QueuePosition:
         """Return what stands ahead of a resting order at its price; raise `UsageError` when it does not rest."""
@@ -848,7 +855,11 @@ class Venue:
         if not isinstance(snapshot, bytes):
             snapshot = read_snapshot(snapshot)
         fields = SNAPSHOT_HEADER.unpack_from(snapshot.ljust(SNAPSHOT_HEADER.size, b"\0"))
-        made = make_engine(engine, Capacity(fields[6], fields[7]) if fields[6] and fields[7] else Capacity())
+        try:
+            capacity = Capacity(fields[6], fields[7])
+        except ValueError as error:
+            raise SnapshotCorrupt(f"the snapshot's capacities are beyond LIM-7 or LIM-8: {error}") from None
+        made = make_engine(engine, capacity)
         made.restore(snapshot)
         venue = cls(made, clock=clock)
         venue._name = engine
@@ -869,15 +880,20 @@ class Venue:
 
         With `until` it stops after that sequence number, and what follows is a branch in memory only, as it is with
         `read_only`; the directory is left untouched then.  `snapshots` begins at the newest snapshot that is kept in
-        the directory, instead of the first record.  Raise `UsageError` when there is no journal or another process
-        writes to it, `CorruptInput` when it is damaged.
+        the directory, instead of the first record.  What is damaged and could be passed over, a snapshot (SNAP-9) or a
+        slot of the commit mark (JRN-13), is told as a RuntimeWarning.  Raise `UsageError` when there is no journal or
+        another process writes to it, `CorruptInput` when it is damaged.
         """
+        check_name(engine)
+        with Reading(directory) as reading:
+            reading.load()
+            header, told = reading.segments[0].header, reading.warnings
         journal = None if read_only or until is not None else Journal.open(directory)
         try:
-            header = identify(directory)
             venue = cls(engine, orders=header.order_capacity, instruments=header.instrument_capacity, clock=clock)
             if snapshots:
                 latest = latest_snapshot(directory, header.uuid)
+                told += latest.warnings
                 if latest.path and (until is None or SNAPSHOT_HEADER.unpack_from(latest.state)[4] <= until):
                     venue = cls.from_snapshot(latest.state, engine, clock=clock)
             start = venue.sequence + 1
@@ -885,6 +901,8 @@ class Venue:
                 for records in read(directory, start, until, CHUNK):
                     venue._batch(np.frombuffer(records, RECORD_DTYPE))  # noqa: SLF001
             venue._journal = journal  # noqa: SLF001
+            for warning in told:
+                warnings.warn(warning, RuntimeWarning, stacklevel=2)
         except BaseException:
             if journal is not None:
                 journal.close()
@@ -904,13 +922,19 @@ class Venue:
     def save_snapshot(self, directory: "str | os.PathLike[str] | None" = None) -> Path:
         """Write the state as `SEQUENCE.snapshot`, beside the journal or into a directory, and return its path.
 
-        Raise `UsageError` when there is neither.
+        Raise `UsageError` when there is neither, and when the directory holds a journal that is not this venue's.
         """
         if self._journal is not None:
-            self._journal.sync()  # a snapshot never knows more than the journal on disk (SNAP-10)
+            if not self._journal.closed:
+                self._journal.sync()  # a snapshot never knows more than the journal on disk (SNAP-10)
             return write_snapshot(directory or self._journal.directory, self.snapshot(), self._journal.uuid)
         if directory is None:
             raise UsageError("this venue has no journal to keep the snapshot beside; name a directory")
+        if any(Path(directory).glob("*.wal")):
+            raise UsageError(
+                f"{directory}: a journal is kept here, and this venue does not write to it; name another directory, "
+                "or load the journal without read_only and until"
+            )
         return write_snapshot(directory, self.snapshot(), bytes(16))
 
     def close(self) -> None:
@@ -969,9 +993,9 @@ def _options(
     if time_in_force is None:
         code = IOC if market else GTC
     else:
-        known = TIMES_IN_FORCE.get(time_in_force)
+        known = TIMES_IN_FORCE.get(time_in_force) if isinstance(time_in_force, (int, str)) else None
         code = _term(TimeInForce, time_in_force, "time_in_force") if known is None else known
-    known = SELF_TRADES.get(self_trade)
+    known = SELF_TRADES.get(self_trade) if isinstance(self_trade, (int, str)) else None
     mode = _term(SelfTrade, self_trade, "self_trade") if known is None else known
     flags = mode << SELF_TRADE_SHIFT
     if market:

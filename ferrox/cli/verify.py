@@ -117,6 +117,7 @@ def verify(directory: str) -> Findings:
             for check in snapshots:
                 load_snapshot(check, reading.mark.uuid)
             pair = Pair([Recorder(name, reading.segments[0].header.capacity) for name in available()])
+            pair.check_snapshots(snapshots)  # one of sequence 0 is of no record
             runs = [recorder.run for recorder in pair.recorders]
             total = sum(segment.slots for segment in reading.segments)
             with progress("verifying", total, "records") as advance:
@@ -181,10 +182,10 @@ class Pair:
             if self.recorders[0].failure:  # alone, and nobody to compare with
                 self.differs = True
                 return first_difference(part, (self.recorders[0], answers[0]), None)
-            self._check_snapshots(snapshots)
+            self.check_snapshots(snapshots)
         return None
 
-    def _check_snapshots(self, snapshots: list[SnapshotCheck]) -> None:
+    def check_snapshots(self, snapshots: list[SnapshotCheck]) -> None:
         """Hold the snapshot files of this sequence against the state that the replay came to."""
         for check in snapshots:
             if check.sequence == self.sequence and check.verdict == "unchecked":

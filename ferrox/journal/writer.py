@@ -262,6 +262,11 @@ class Journal:
         """What an engine that replays this journal must hold."""
         return self._segment.header.capacity
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, so that nothing can be written any more."""
+        return self._closed
+
     def append(self, records: bytes) -> bytes:
         """Write commands' records and return them sealed, in the form that engines apply.
 

@@ -98,6 +98,11 @@ mass-cancel,,,,,,,,,,60,,,,,
     assert times[:-1] == [10, 20, 30, 30, 40, 50, 60, 60, 60, 60]
 
 
+@pytest.mark.parametrize("row", ['buy, "100", 5', '"buy" ,"100","5"', ' "buy","100" , 5 ', 'buy,100,"5"'])
+def test_cells_may_be_quoted_with_blanks_around_the_quotes(row, tmp_path):
+    assert imported(f"side,price,quantity\n{row}\n", tmp_path)[1:] == ["buy #1 5 @ 100"]
+
+
 def split(records):
     return [records[place : place + 64] for place in range(0, len(records), 64)]
 

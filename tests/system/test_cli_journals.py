@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import ferrox as fx
 from ferrox import cli
 from ferrox.cli import engines
 from ferrox.columns import Reports
@@ -535,3 +536,13 @@ def test_a_demo_whose_engines_differ_says_so_and_has_status_1(tmp_path, monkeypa
 
     assert status == 1
     assert "DIFFERENT" in capsys.readouterr().out
+
+
+def test_a_snapshot_of_the_beginning_is_held_against_the_replay_too(tmp_path):
+    with fx.Venue(journal=tmp_path / "flow", orders=16, instruments=2) as venue:
+        venue.save_snapshot()
+        venue.define(1)
+
+    value = ferrox_json("verify", "flow", cwd=tmp_path)
+
+    assert [(check["sequence"], check["verdict"]) for check in value["snapshots"]] == [(0, "equal")]

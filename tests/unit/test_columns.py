@@ -423,3 +423,41 @@ def test_cancels_join_with_new_orders():
 def test_columns_that_no_frame_can_hold_are_refused(make, error, text):
     with pytest.raises(error, match=text):
         make()
+
+
+# ------------------------------------------------------------------------------------ accounts, sides, large numbers
+
+
+@pytest.mark.parametrize("account", [3, np.int8(3), np.int32(3), np.uint8(3), np.array([3, 3], np.int16)])
+def test_the_account_of_new_orders_is_kept_whatever_its_width(account):
+    orders = fx.new_orders([1, 2], 1, 5, account=account)
+
+    assert orders["order_id"].tolist() == [3 << 40 | 1, 3 << 40 | 2]
+    assert fx.compose_order_id(np.int8(3), np.int8(1)) == 3 << 40 | 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"account": -1}, ValueError),
+        ({"account": 2**23}, ValueError),
+        ({"account": 1.0}, TypeError),
+        ({"account": None}, TypeError),
+        ({"self_trade": 8}, ValueError),
+        ({"price": 2**70}, ValueError),
+    ],
+)
+def test_what_no_new_order_can_say_is_refused_by_name(options, error):
+    with pytest.raises(error, match=next(iter(options)).replace("_", "-")):
+        fx.new_orders(**({"side": 1, "quantity": 1, "price": 5} | options))
+
+
+def test_a_scope_or_a_state_is_no_side():
+    venue = fx.Venue(orders=16, instruments=2)
+    commands: list[fx.Command] = [
+        fx.DefineInstrument(2, 1, 0, 10, 1, 1),
+        fx.MassCancel(2, 0, 1),
+        fx.NewOrder(2, 1, 0, 1, 1, 5, 1),
+    ]
+
+    assert [report.kind for report in venue.apply(commands).where(side="sell")] == [fx.ReportKind.NEW]

@@ -776,3 +776,110 @@ def test_a_venue_without_a_journal_syncs_and_closes_without_a_word(venue):
     venue.close()
 
     assert venue.buy(1, 1)
+
+
+# ------------------------------------------------------------------------------- what is refused leaves nothing behind
+
+
+def test_a_misspelt_engine_touches_no_journal(journaled):
+    directory, _ = journaled
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+
+    with pytest.raises(fx.UsageError, match="no engine named 'fats'"):
+        fx.Venue.load(directory, "fats")
+
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+@pytest.mark.parametrize("account", ["", [], 0.0, "1", 1.5])
+def test_a_mass_cancel_of_what_is_no_account_cancels_nothing(venue, account):
+    venue.buy(5, 10)
+
+    with pytest.raises(TypeError, match="account"):
+        venue.mass_cancel(account=account)
+
+    assert venue.order(1)
+
+
+def test_a_snapshot_that_had_to_be_passed_over_is_told(journaled):
+    """SNAP-9."""
+    directory, _ = journaled
+    with fx.Venue.load(directory) as venue:
+        venue.save_snapshot()
+        venue.buy(1, 7, account=5)
+        newest = venue.save_snapshot()
+        digest = venue.digest()
+    damaged = bytearray(newest.read_bytes())
+    damaged[100] ^= 1
+    newest.write_bytes(damaged)
+
+    with pytest.warns(RuntimeWarning, match=newest.name):
+        again = fx.Venue.load(directory, until=202, snapshots=True)
+
+    assert again.digest() == digest
+
+
+def test_a_snapshot_of_a_branch_is_not_kept_beside_the_journal(journaled, tmp_path):
+    directory, _ = journaled
+    (tmp_path / "elsewhere").mkdir()
+    branch = fx.Venue.load(directory, read_only=True)
+
+    with pytest.raises(fx.UsageError, match="a journal is kept here"):
+        branch.save_snapshot(directory)
+
+    assert branch.save_snapshot(tmp_path / "elsewhere").exists()
+
+
+def test_a_venue_that_was_closed_can_still_save_its_snapshot(tmp_path):
+    with fx.Venue(journal=tmp_path / "flow", **SMALL) as venue:
+        venue.define(1)
+
+    assert fx.Venue.from_snapshot(venue.save_snapshot()).digest() == venue.digest()
+
+
+@pytest.mark.parametrize(("place", "value"), [(32, 2**26 + 1), (32, 0), (36, 2**20)])
+def test_a_snapshot_with_impossible_capacities_is_corrupt(venue, place, value):
+    snapshot = bytearray(venue.snapshot())
+    snapshot[place : place + 4] = value.to_bytes(4, "little")
+
+    with pytest.raises(fx.SnapshotCorrupt, match="capacities"):
+        fx.Venue.from_snapshot(bytes(snapshot))
+
+
+def test_a_call_that_sends_nothing_uses_no_order_id(tmp_path):
+    times = iter([1, 2])
+    venue = fx.Venue(clock=lambda: next(times), **SMALL)
+    venue.define(1)
+    venue.buy(1, 1)
+    with pytest.raises(StopIteration):
+        venue.buy(1, 1)
+    venue._clock = None
+    with pytest.raises(TypeError):
+        venue.buy(1, 1, order_id=50, instrument="x")  # type: ignore[arg-type]
+
+    assert venue.buy(1, 1).order_id == 2
+    with fx.Venue(journal=tmp_path / "flow", **SMALL) as closed:
+        closed.define(1)
+        closed.buy(1, 1)
+    with pytest.raises(fx.UsageError):
+        closed.buy(1, 1)
+    assert closed.branch().buy(1, 1).order_id == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda venue: venue.order(1.5),
+        lambda venue: venue.order("1"),
+        lambda venue: venue.buy(1, 1, account=1.0),
+        lambda venue: venue.submit(1.0, 1, 1),
+        lambda venue: venue.buy(1, 1, time_in_force=1.0),
+        lambda venue: venue.buy(1, 1, time_in_force=[1]),
+        lambda venue: venue.buy(1, 1, self_trade=1.0),
+    ],
+)
+def test_what_only_equals_an_integer_is_none(venue, call):
+    venue.buy(1, 1, account=1)
+
+    with pytest.raises(TypeError, match=r"order_id|account|side|time_in_force|self_trade"):
+        call(venue)
