@@ -70,7 +70,7 @@ def run_yardstick(program: Path, flow: Flow, path: Path) -> tuple[float, Outcome
     """Return ns a message and the outcome of one run."""
     words = [program, path, flow.prefill, flow.instruments, flow.ladder_bits, 0, 1]
     line = subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True).stdout
-    messages, nanoseconds, trades, _, resting = line.split()
+    messages, nanoseconds, trades, resting = line.split()
     return int(nanoseconds) / int(messages), Outcome(int(trades), int(resting))
 
 
