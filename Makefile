@@ -50,15 +50,16 @@ test-pure: $(VENV)/ready  ## every test but the exhaustive ones on the interpret
 test-compiled: $(COMPILED)/ready  ## every test that can meet the fast engine, on the compiled build
 	FERROX_EXPECT=compiled PYTHONPATH=$(COMPILED) $(BIN)/pytest -n $(JOBS) -m "not reference"
 
-install-check:  ## install into empty environments, as a user would, with a C compiler and without one
-	@rm -rf build/install && mkdir -p build/install
+install-check:  ## install into empty environments, as a user would, without a C compiler and with one
+	@rm -rf build/install build/lib.* build/temp.* build/bdist.* && mkdir -p build/install
+	$(PYTHON) -m venv build/install/pure
+	CC=/bin/false build/install/pure/bin/python -m pip install --quiet --disable-pip-version-check .
+	cd build/install && pure/bin/ferrox --version | grep pure
+	cd build/install && pure/bin/ferrox demo --commands 20000 > /dev/null
+	@rm -rf build/lib.* build/temp.* build/bdist.*
 	$(PYTHON) -m venv build/install/compiled
 	FERROX_COMPILE=1 build/install/compiled/bin/python -m pip install --quiet --disable-pip-version-check .
 	cd build/install && compiled/bin/ferrox --version | grep COMPILED
-	$(PYTHON) -m venv build/install/pure
-	CC=/bin/false build/install/pure/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir .
-	cd build/install && pure/bin/ferrox --version | grep -v COMPILED
-	cd build/install && pure/bin/ferrox demo --commands 20000 > /dev/null
 
 check: $(VENV)/ready  ## format, lint and types, as CI asks for
 	$(BIN)/ruff format --check .
