@@ -54,7 +54,7 @@ install-check:  ## install into empty environments, as a user would, without a C
 	@rm -rf build/install build/lib.* build/temp.* build/bdist.* && mkdir -p build/install
 	$(PYTHON) -m venv build/install/pure
 	CC=/bin/false build/install/pure/bin/python -m pip install --quiet --disable-pip-version-check .
-	cd build/install && pure/bin/ferrox --version | grep pure
+	cd build/install && pure/bin/ferrox --version | grep interpreted
 	cd build/install && pure/bin/ferrox demo --commands 20000 > /dev/null
 	@rm -rf build/lib.* build/temp.* build/bdist.*
 	$(PYTHON) -m venv build/install/compiled

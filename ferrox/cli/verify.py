@@ -13,7 +13,7 @@ import click
 import numpy as np
 from attrs import define
 
-from ferrox.cli.engines import Run, available, fast_build
+from ferrox.cli.engines import Run, fast_build
 from ferrox.cli.output import examples, json_option, per_second, plural, print_json, progress
 from ferrox.engine import ENGINES, Capacity
 from ferrox.errors import CorruptInput
@@ -116,7 +116,7 @@ def verify(directory: str) -> Findings:
             reading.load()
             for check in snapshots:
                 load_snapshot(check, reading.mark.uuid)
-            pair = Pair([Recorder(name, reading.segments[0].header.capacity) for name in available()])
+            pair = Pair([Recorder(name, reading.segments[0].header.capacity) for name in ENGINES])
             pair.check_snapshots(snapshots)  # one of sequence 0 is of no record
             runs = [recorder.run for recorder in pair.recorders]
             total = sum(segment.slots for segment in reading.segments)
@@ -299,7 +299,6 @@ def to_json(directory: str, findings: Findings) -> dict[str, Any]:
     runs = {run.name: run for run in findings.runs}
     engines = {
         name: {
-            "available": name in available(),
             "build": fast_build() if name == "fast" else "interpreted",
             "reports": runs[name].reports if name in runs else None,
             "trades": runs[name].trades if name in runs else None,
@@ -352,8 +351,7 @@ def show_findings(findings: Findings) -> None:
     for name in ENGINES:
         run = next((run for run in findings.runs if run.name == name), None)
         if run is None:
-            missing = "not part of this build, so nothing was compared" if name not in available() else "not run"
-            pairs.append((name, styled((missing, DIM))))
+            pairs.append((name, styled(("not run", DIM))))
             continue
         build = " (interpreted)" if name == "fast" and fast_build() == "interpreted" else ""
         rate = f"{per_second(run.commands, run.seconds):,} commands a second{build}"

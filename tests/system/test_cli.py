@@ -138,29 +138,23 @@ def test_the_list_of_verbs_says_what_each_verb_says_of_itself(tmp_path):
         assert f"  {verb:<8}  {line}" in listed
 
 
-def test_help_costs_less_than_a_third_of_a_second_of_processor_time(tmp_path):
-    def seconds():
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ferrox_run("--help", cwd=tmp_path)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+@pytest.mark.parametrize("arguments", [["--help"], ["replay", "--help"]])
+def test_help_imports_nothing_that_draws(arguments, tmp_path):
+    """Help is asked for often; what only progress and tables need is imported where they are shown."""
+    program = f"import sys; from ferrox.cli import run; run({arguments}); sys.exit('rich' in sys.modules)"
 
-    bare = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import ferrox.cli"],
-        env=environment(),
-        capture_output=True,
-        check=True,
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, check=False
     )
 
-    assert "rich" not in bare.stderr.decode().replace("ferrox", "")
-    assert min(seconds() for _ in range(3)) < 0.6  # 0.2 s alone; the tests share the machine
+    assert run.returncode == 0, run.stderr.decode()
 
 
 def test_the_version_names_the_build_of_the_fast_engine_and_what_it_runs_on(tmp_path):
     run = ferrox_run("--version", cwd=tmp_path)
 
     assert re.fullmatch(
-        r"ferrox \d+\.\d+\.\d+ · fast engine (COMPILED|interpreted|absent) · CPython 3\.\d+\.\d+\S* · librt \S+\n",
+        r"ferrox \d+\.\d+\.\d+ · fast engine (COMPILED|interpreted \(.*\)) · CPython 3\.\d+\.\d+\S* · librt \S+\n",
         run.stdout.decode(),
     )
 

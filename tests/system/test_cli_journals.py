@@ -403,20 +403,6 @@ def test_an_engine_that_fails_is_a_difference(flow, monkeypatch, capsys):
     assert "every level holds an order" in value["difference"]["reports"]["fast"]
 
 
-def test_an_engine_that_this_build_lacks_is_said_so(flow, monkeypatch, capsys):
-    monkeypatch.setattr(engines, "fast_build", lambda: "absent")
-
-    status = cli.run(["verify", str(flow), "--json"])
-
-    value = json.loads(capsys.readouterr().out)
-    assert status == 0
-    assert value["engines"]["fast"]["available"] is False
-    assert value["engines_equal"] is None
-    assert cli.run(["verify", str(flow)]) == 0
-    assert "not part of this build" in capsys.readouterr().out
-    assert cli.run(["replay", str(flow), "--engine", "fast"]) == 2
-
-
 # -------------------------------------------------------------------------------------------------------- inspect
 
 
