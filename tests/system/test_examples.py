@@ -4,14 +4,12 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLES = sorted((CHECKOUT / "examples").glob("*.py"))
-SECONDS_MAX = 20  # 5 on a machine with nothing else to do
 
 SHOWN = {
     "first_trades": [
@@ -53,7 +51,6 @@ def test_every_example_is_expected_to_show_something():
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
 def test_an_example_runs_and_shows_what_it_promises(example, tmp_path):
-    start = time.perf_counter()
     run = subprocess.run(
         [sys.executable, example],
         capture_output=True,
@@ -66,5 +63,4 @@ def test_an_example_runs_and_shows_what_it_promises(example, tmp_path):
 
     assert (run.returncode, run.stderr) == (0, "")
     assert [pattern for pattern in SHOWN[example.stem] if not re.search(pattern, run.stdout, re.MULTILINE)] == []
-    assert time.perf_counter() - start < SECONDS_MAX
     assert list(tmp_path.iterdir()) == [], "an example leaves nothing behind"
