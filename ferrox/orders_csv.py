@@ -6,7 +6,7 @@ at once.  Nothing is guessed: a cell that is not understood is an error, never a
 
 One row is one line.  No cell of ours needs a line break, so a quote that does not close cannot swallow the file, and a
 line has a greatest length, so memory is bounded whatever comes.  A line without quotes is split at its commas; only one
-with quotes goes through the csv module.
+with quotes is looked at cell by cell.
 """
 
 import re
@@ -86,7 +86,8 @@ NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRAD
 GTC, IOC = int(TimeInForce.GTC), int(TimeInForce.IOC)
 MARKET: Final = int(OrderFlag.MARKET)
 SIZES: Final = {int(kind): size for kind, size in FRAME_SIZE.items()}
-CELL: Final = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*?))\s*(,|$)')
+# No part can give back what it took, so a line is judged in one pass; the blanks of a plain cell are cut off later.
+CELL: Final = re.compile(r'(?:\s*+"((?:[^"]++|"")*+)"\s*+|([^",]*+))(,|$)')
 DIGITS: Final = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 DECIMAL: Final = re.compile(r"([+-]?)([0-9]{1,20})(?:\.([0-9]{0,20}))?", re.ASCII)
 
@@ -118,7 +119,7 @@ class Problem:
     """One row that cannot be a command."""
 
     line: int
-    """Of the file, from 1."""
+    """Of the file, from 1; 0 for a file without any."""
     column: str
     """The cell at fault, empty for the whole row."""
     value: str
@@ -126,7 +127,8 @@ class Problem:
 
     def __str__(self) -> str:
         value = self.value if len(self.value) <= 40 else f"{self.value[:37]}..."
-        where = f"line {self.line}, column {self.column}" if self.column else f"line {self.line}"
+        where = f"line {self.line}" if self.line else "the file is empty"
+        where += f", column {self.column}" if self.column else ""
         found = f"{value!r}" if self.value else "nothing"
         return f"{where}: expected {self.expected}, found {found}"
 
@@ -238,7 +240,6 @@ class OrdersCsv:
         """Read the names of the columns."""
         line = next(self._lines(), None)
         if line is None:
-            self._line = max(1, self._line)
             raise Wrong("", "", f"a first line with the names of the columns, of: {', '.join(COLUMNS)}")
         names = [name.strip().lower() for name in self._split(line)]
         for name in names:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ferrox import cli
 from ferrox.journal import read
 from ferrox.messages import RECORD
+from ferrox.orders_csv import OrdersCsv, OrdersCsvError
 from ferrox.text import format_command
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; what starts a verb stands beside this file
@@ -101,6 +103,13 @@ mass-cancel,,,,,,,,,,60,,,,,
 @pytest.mark.parametrize("row", ['buy, "100", 5', '"buy" ,"100","5"', ' "buy","100" , 5 ', 'buy,100,"5"'])
 def test_cells_may_be_quoted_with_blanks_around_the_quotes(row, tmp_path):
     assert imported(f"side,price,quantity\n{row}\n", tmp_path)[1:] == ["buy #1 5 @ 100"]
+
+
+def test_a_long_line_of_blanks_and_quotes_is_judged_in_one_pass():
+    # In cubic time this would not come to an end.
+    for cell in (" " * 60_000 + 'a"1"', '"' + '""' * 30_000 + "x", '"' + " " * 60_000 + '"x', "a" + " " * 60_000 + '"'):
+        with pytest.raises(OrdersCsvError, match="quotes that close"):
+            b"".join(OrdersCsv(BytesIO(f"side,price,quantity\nbuy,{cell},5\n".encode())))
 
 
 def split(records):
@@ -257,7 +266,7 @@ def test_every_column_is_checked(columns, row, column, refuse):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", ["found nothing", "names of the columns"]),
+        (b"", ["the file is empty", "names of the columns"]),
         (b"\n\n# only this\n", ["names of the columns"]),
         (b"side,price,quantty\n", ["line 1", "quantty", "(quantity?)"]),
         (b"side,price,quantity,side\n", ["line 1", "'side'", "each column once"]),
