@@ -653,12 +653,17 @@ def _within(column: "NDArray[Any]", what: str, most: int) -> "NDArray[Any]":
 def _column(values: ArrayLike, what: str) -> "NDArray[Any]":
     """Return values as integers of whatever width, in one dimension or none."""
     column = np.asarray(values)
-    if column.dtype.kind == "O" and all(isinstance(value, int) for value in column.flat):
-        raise ValueError(f"{what} {max(column.flat, key=abs)} does not fit 64 bits")
-    if column.dtype.kind not in "iu" and column.size:
-        raise TypeError(f"{what} is integers, this is {column.dtype}; prices are counted in ticks, quantities in lots")
     if column.ndim > 1:
         raise ValueError(f"{what} has one dimension, this has {column.ndim}")
+    if column.dtype.kind in "fO" and column.size:  # which is how numpy takes integers beyond 64 bits, too
+        several = np.asarray(values, object)
+        if all(isinstance(value, (int, np.integer)) for value in several.flat):
+            try:
+                column = several.astype(np.int64)
+            except OverflowError:
+                raise ValueError(f"{what} {max(several.flat, key=abs)} does not fit 64 bits") from None
+    if column.dtype.kind not in "iu" and column.size:
+        raise TypeError(f"{what} is integers, this is {column.dtype}; prices are counted in ticks, quantities in lots")
     return column if column.size else column.astype(np.int64)
 
 
@@ -667,7 +672,9 @@ def _terms(terms: type[IntEnum], values: "str | int | ArrayLike", what: str) -> 
     if isinstance(values, (str, int, np.integer)):
         return np.asarray(term_of(terms, values, what), dtype=np.int64)
     column = np.asarray(values)
-    if column.dtype.kind in "UOT":
+    if column.ndim == 0:
+        return np.asarray(term_of(terms, column.item(), what), dtype=np.int64)
+    if column.ndim == 1 and column.dtype.kind in "UOT":
         words = column.tolist()
         numbers = {value: term_of(terms, value, what) for value in set(words)}
         return np.array([numbers[value] for value in words], dtype=np.int64)

@@ -445,11 +445,22 @@ def test_the_account_of_new_orders_is_kept_whatever_its_width(account):
         ({"account": None}, TypeError),
         ({"self_trade": 8}, ValueError),
         ({"price": 2**70}, ValueError),
+        ({"price": [2**63, -1]}, ValueError),
+        ({"price": [2**70, None]}, TypeError),
+        ({"self_trade": None}, TypeError),
+        ({"self_trade": [["allow"]]}, ValueError),
     ],
 )
 def test_what_no_new_order_can_say_is_refused_by_name(options, error):
     with pytest.raises(error, match=next(iter(options)).replace("_", "-")):
         fx.new_orders(**({"side": 1, "quantity": 1, "price": 5} | options))
+
+
+def test_integers_that_come_as_objects_are_integers():
+    orders = fx.new_orders(1, 1, np.array([5, np.int8(6)], object), account=np.array([1, 2], object))
+
+    assert orders[["order_id", "price"]].tolist() == [(1 << 40 | 1, 5), (2 << 40 | 2, 6)]
+    assert len(fx.new_orders(1, 1, np.array([], object))) == 0
 
 
 def test_a_scope_or_a_state_is_no_side():
