@@ -11,6 +11,7 @@ A level's queue is a dict by order id: it keeps the order of arrival, and an ord
 time.  Prices stand in a sorted list, ranked so that the better is always the greater, as in the reference engine.
 """
 
+import operator
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -419,7 +420,10 @@ class Books:
     # ------------------------------------------------------------------------------------------------- to look
 
     def __getitem__(self, instrument: int) -> BookView:
-        view = self._views.get(instrument)
+        try:
+            view = self._views.get(operator.index(instrument))
+        except TypeError:
+            raise TypeError(f"instrument is an integer, not {instrument!r} ({type(instrument).__name__})") from None
         if view is None:
             raise UsageError(f"instrument {instrument} is not defined; {self._defined()}")
         return view

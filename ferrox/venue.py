@@ -559,9 +559,10 @@ class Venue:
                 record = _whole_record(sequence, time_ns, whole, COMMAND_SIZE, whole, *fields)
             except struct.error:
                 _misfit(**fields._asdict())
+            result = self._step(sequence, record)
             if whole == NEW_ORDER:
                 self._use_id(int(fields.order_id))
-            return self._step(sequence, record)
+            return result
         frame = command if type(command) is bytes else _frame(command)
         size = len(frame)
         if size not in (HALF_SIZE, COMMAND_SIZE):
@@ -774,9 +775,10 @@ class Venue:
     def time_ns(self, time_ns: int) -> None:
         if self._clock is not None:
             raise UsageError("this venue has a clock, which gives the time of every command")
-        if not 0 <= operator.index(time_ns) <= WIDTHS["time_ns"][1]:
+        time_ns = _integer("time_ns", time_ns)
+        if not 0 <= time_ns <= WIDTHS["time_ns"][1]:
             raise ValueError(f"time_ns is {time_ns}; a time is in nanoseconds, from 0 to 2^62 (LIM-11)")
-        self._time_ns = operator.index(time_ns)
+        self._time_ns = time_ns
 
     # ------------------------------------------------------------------------------------------------------ to look
 

@@ -863,6 +863,9 @@ def test_a_call_that_sends_nothing_uses_no_order_id(tmp_path):
         closed.buy(1, 1)
     with pytest.raises(fx.UsageError):
         closed.buy(1, 1)
+    for command in (NewOrder(1, 1, 0, 1, 50, 5, 1), NewOrder(1, 1, 0, 1, 50, 5, 1).pack()):
+        with pytest.raises(fx.UsageError):
+            closed.send(command)
     assert closed.branch().buy(1, 1).order_id == 2
 
 
@@ -876,10 +879,13 @@ def test_a_call_that_sends_nothing_uses_no_order_id(tmp_path):
         lambda venue: venue.buy(1, 1, time_in_force=1.0),
         lambda venue: venue.buy(1, 1, time_in_force=[1]),
         lambda venue: venue.buy(1, 1, self_trade=1.0),
+        lambda venue: venue.top(1.0),
+        lambda venue: venue.depth([1]),
+        lambda venue: setattr(venue, "time_ns", 1.0),
     ],
 )
 def test_what_only_equals_an_integer_is_none(venue, call):
     venue.buy(1, 1, account=1)
 
-    with pytest.raises(TypeError, match=r"order_id|account|side|time_in_force|self_trade"):
+    with pytest.raises(TypeError, match=r"order_id|account|side|time_in_force|self_trade|instrument|time_ns"):
         call(venue)
