@@ -29,7 +29,8 @@ from ferrox.columns import Reports, assign, term_of
 from ferrox.depth import Books, Depth, Orders, QueuePosition, Top
 from ferrox.engine import ENGINES, Capacity, Engine, check_name, make_engine
 from ferrox.errors import SequenceError, SnapshotCorrupt, UsageError
-from ferrox.journal import Journal, read
+from ferrox.journal import Journal
+from ferrox.journal.layout import MARK_NAME
 from ferrox.journal.reader import Reading
 from ferrox.messages import (
     COMMAND_SIZE,
@@ -50,7 +51,7 @@ from ferrox.messages import (
     unpack_reports,
 )
 from ferrox.snapshot import latest_snapshot, read_snapshot, write_snapshot
-from ferrox.state import SNAPSHOT_HEADER, RestingOrder, State, digest, unpack_state
+from ferrox.state import SNAPSHOT_HEADER, STATE_MAGIC, RestingOrder, State, digest, unpack_state
 from ferrox.terms import (
     ACCOUNT_SHIFT,
     INSTRUMENT_CAPACITY,
@@ -298,6 +299,7 @@ class Venue:
         Raise `UsageError` for an unknown engine, for capacities beside an engine object, for a directory that is
         taken, and for a journal that stands elsewhere.
         """
+        _check_clock(clock)
         if isinstance(engine, str):
             self._engine = make_engine(
                 engine,
@@ -322,6 +324,7 @@ class Venue:
         self._backlog: list[bytes] | None = None  # None: no one has looked, or too many reports have gathered
         self._backlog_bytes = 0
         self._journal: Journal | None = None
+        self._origin = (bytes(16), 0)  # the journal that this was read from, and the sequence number at its end
         self._adopt()
         if journal is not None:
             self._attach(journal)
@@ -856,11 +859,13 @@ class Venue:
         """
         if not isinstance(snapshot, bytes):
             snapshot = read_snapshot(snapshot)
-        fields = SNAPSHOT_HEADER.unpack_from(snapshot.ljust(SNAPSHOT_HEADER.size, b"\0"))
-        try:
-            capacity = Capacity(fields[6], fields[7])
-        except ValueError as error:
-            raise SnapshotCorrupt(f"the snapshot's capacities are beyond LIM-7 or LIM-8: {error}") from None
+        capacity = Capacity(1, 1)
+        if len(snapshot) >= SNAPSHOT_HEADER.size and snapshot.startswith(STATE_MAGIC):  # else the engine says so
+            fields = SNAPSHOT_HEADER.unpack_from(snapshot)
+            try:
+                capacity = Capacity(fields[6], fields[7])
+            except ValueError as error:
+                raise SnapshotCorrupt(f"the snapshot's capacities are beyond LIM-7 or LIM-8: {error}") from None
         made = make_engine(engine, capacity)
         made.restore(snapshot)
         venue = cls(made, clock=clock)
@@ -887,22 +892,27 @@ class Venue:
         another process writes to it, `CorruptInput` when it is damaged.
         """
         check_name(engine)
+        if until is not None and (until := _integer("until", until)) < 0:
+            raise UsageError(f"until is a sequence number, from 0, not {until}")
         with Reading(directory) as reading:
             reading.load()
             header, told = reading.segments[0].header, reading.warnings
+        venue = cls(engine, orders=header.order_capacity, instruments=header.instrument_capacity, clock=clock)
+        if snapshots:
+            latest = latest_snapshot(directory, header.uuid)
+            told += latest.warnings
+            if latest.path and (until is None or SNAPSHOT_HEADER.unpack_from(latest.state)[4] <= until):
+                venue = cls.from_snapshot(latest.state, engine, clock=clock)
+        # Opening begins a segment, so whatever can be wrong with the call has been found by now.
         journal = None if read_only or until is not None else Journal.open(directory)
         try:
-            venue = cls(engine, orders=header.order_capacity, instruments=header.instrument_capacity, clock=clock)
-            if snapshots:
-                latest = latest_snapshot(directory, header.uuid)
-                told += latest.warnings
-                if latest.path and (until is None or SNAPSHOT_HEADER.unpack_from(latest.state)[4] <= until):
-                    venue = cls.from_snapshot(latest.state, engine, clock=clock)
-            start = venue.sequence + 1
-            if journal is None or journal.sequence >= start:
-                for records in read(directory, start, until, CHUNK):
+            with Reading(directory) as reading:  # again: opening has cut off a torn tail
+                reading.load()
+                for records in reading.batches(venue.sequence + 1, until, CHUNK):
                     venue._batch(np.frombuffer(records, RECORD_DTYPE))  # noqa: SLF001
             venue._journal = journal  # noqa: SLF001
+            if until is None and venue.sequence <= reading.durable:
+                venue._origin = header.uuid, venue.sequence  # noqa: SLF001
             for warning in told:
                 warnings.warn(warning, RuntimeWarning, stacklevel=2)
         except BaseException:
@@ -924,20 +934,23 @@ class Venue:
     def save_snapshot(self, directory: "str | os.PathLike[str] | None" = None) -> Path:
         """Write the state as `SEQUENCE.snapshot`, beside the journal or into a directory, and return its path.
 
-        Raise `UsageError` when there is neither, and when the directory holds a journal that is not this venue's.
+        It names the journal that led to the state: the one that is written, or the one that was loaded, if no command
+        of its own came since.  Raise `UsageError` when there is neither journal nor directory, and when the directory
+        holds a journal that does not have this state on disk: another one, or one that this is a branch of.
         """
+        uuid, end = self._origin
         if self._journal is not None:
             if not self._journal.closed:
-                self._journal.sync()  # a snapshot never knows more than the journal on disk (SNAP-10)
-            return write_snapshot(directory or self._journal.directory, self.snapshot(), self._journal.uuid)
+                self._journal.sync()
+            uuid, end = self._journal.uuid, min(self._journal.durable, self._sequence)
+        if end != self._sequence:
+            uuid = bytes(16)  # a snapshot never knows more than the journal on disk (SNAP-10)
         if directory is None:
-            raise UsageError("this venue has no journal to keep the snapshot beside; name a directory")
-        if any(Path(directory).glob("*.wal")):
-            raise UsageError(
-                f"{directory}: a journal is kept here, and this venue does not write to it; name another directory, "
-                "or load the journal without read_only and until"
-            )
-        return write_snapshot(directory, self.snapshot(), bytes(16))
+            if self._journal is None:
+                raise UsageError("this venue has no journal to keep the snapshot beside; name a directory")
+            directory = self._journal.directory
+        _check_place(directory, uuid, self._sequence)
+        return write_snapshot(directory, self.snapshot(), uuid)
 
     def close(self) -> None:
         """Sync and seal the journal, if there is one; the venue can still be looked at.
@@ -973,6 +986,29 @@ class Venue:
             f"<Venue {self._name}: {instruments:,} instrument{'' if instruments == 1 else 's'}, "
             f"{orders:,} order{'' if orders == 1 else 's'}, sequence {self._sequence:,}"
             f"{f', journal {self._journal.directory}' if self._journal is not None else ''}>"
+        )
+
+
+# ------------------------------------------------------------------------------------------ what cannot be taken
+
+
+def _check_clock(clock: object) -> None:
+    """Raise TypeError for a clock that cannot be called."""
+    if clock is not None and not callable(clock):
+        raise TypeError(f"clock is a function that returns nanoseconds, not {clock!r} ({type(clock).__name__})")
+
+
+def _check_place(directory: "str | os.PathLike[str]", uuid: bytes, sequence: int) -> None:
+    """Raise `UsageError` when a directory holds a journal that does not have this state on disk."""
+    place = Path(directory)
+    if not (place / MARK_NAME).exists() and not any(place.glob("*.wal")):
+        return
+    with Reading(directory) as reading:
+        reading.load()
+    if reading.mark.uuid != uuid or sequence > reading.durable:
+        raise UsageError(
+            f"{directory}: the journal that is kept here does not have this state on disk; name another directory, "
+            "or load that journal without until, and save before any command"
         )
 
 

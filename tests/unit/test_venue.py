@@ -1,6 +1,7 @@
 """A venue in a notebook: every call is one command, and what comes back is what the engine said."""
 
 import random
+import shutil
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import ferrox as fx
 from ferrox import venue as venue_module
 from ferrox.engine import Capacity
 from ferrox.errors import SequenceError, UsageError
-from ferrox.journal import Journal, read
+from ferrox.journal import Journal, identify, read, scan
 from ferrox.messages import (
     CANCEL_ORDER_DTYPE,
     COMMAND_DTYPE,
@@ -30,6 +31,7 @@ from ferrox.messages import (
     SetTradingState,
 )
 from ferrox.reference.engine import ReferenceEngine
+from ferrox.snapshot import read_snapshot
 from ferrox.state import unpack_state
 from ferrox.terms import Reason, ReportKind, Scope, SelfTrade, Side, TimeInForce, TradingState
 from ferrox.text import format_report
@@ -822,19 +824,110 @@ def test_a_snapshot_that_had_to_be_passed_over_is_told(journaled):
 def test_a_snapshot_of_a_branch_is_not_kept_beside_the_journal(journaled, tmp_path):
     directory, _ = journaled
     (tmp_path / "elsewhere").mkdir()
-    branch = fx.Venue.load(directory, read_only=True)
+    changed = fx.Venue.load(directory, read_only=True)
+    changed.buy(1, 7)
 
-    with pytest.raises(fx.UsageError, match="a journal is kept here"):
-        branch.save_snapshot(directory)
+    for branch in (changed, fx.Venue.load(directory, until=200), fx.Venue.load(directory, read_only=True).branch()):
+        with pytest.raises(fx.UsageError, match="name another directory"):
+            branch.save_snapshot(directory)
+        assert branch.save_snapshot(tmp_path / "elsewhere").exists()
 
-    assert branch.save_snapshot(tmp_path / "elsewhere").exists()
+    assert scan(directory).verdict == "clean"
+
+
+def test_a_state_that_the_journal_has_is_kept_beside_it_by_a_reader_too(journaled):
+    directory, _ = journaled
+    reader = fx.Venue.load(directory, read_only=True)
+
+    path = reader.save_snapshot(directory)
+
+    assert read_snapshot(path, identify(directory).uuid) == reader.snapshot()
+    assert fx.Venue.load(directory, read_only=True, snapshots=True).save_snapshot(directory) == path
+
+
+def test_what_a_reader_has_seen_and_the_disk_may_not_have_is_not_kept_beside_the_journal(tmp_path):
+    """SNAP-10."""
+    with fx.Venue(journal=tmp_path / "flow", **SMALL) as venue:
+        venue.define(1)
+        reader = fx.Venue.load(tmp_path / "flow", read_only=True)
+        assert reader.sequence == 1
+
+        with pytest.raises(fx.UsageError, match="name another directory"):
+            reader.save_snapshot(tmp_path / "flow")
+
+        venue.sync()
+        assert fx.Venue.load(tmp_path / "flow", read_only=True).save_snapshot(tmp_path / "flow").exists()
+
+
+def test_a_snapshot_is_kept_beside_no_other_journal_and_no_shorter_copy(tmp_path, journaled):
+    directory, _ = journaled
+    shutil.copytree(directory, tmp_path / "copy")
+    with fx.Venue(journal=tmp_path / "other", **SMALL) as other:
+        other.define(1)
+        with pytest.raises(fx.UsageError, match="name another directory"):
+            other.save_snapshot(directory)
+        other.save_snapshot(tmp_path / "other")
+    with fx.Venue.load(directory) as venue:
+        venue.buy(1, 7)
+        with pytest.raises(fx.UsageError, match="name another directory"):
+            venue.save_snapshot(tmp_path / "copy")
+
+    assert scan(directory).verdict == scan(tmp_path / "copy").verdict == "clean"
+
+
+@pytest.mark.parametrize("options", [{"clock": 5}, {"until": 1.5}, {"until": "1"}, {"until": -1}])
+def test_a_load_that_cannot_be_touches_no_journal(journaled, options):
+    directory, _ = journaled
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+
+    with pytest.raises((TypeError, UsageError), match=next(iter(options))):
+        fx.Venue.load(directory, **options)
+
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_a_damaged_slot_of_the_commit_mark_is_told(journaled):
+    """JRN-13."""
+    directory, _ = journaled
+    mark = directory / "commit.mark"
+    damaged = bytearray(mark.read_bytes())
+    damaged[8] ^= 1
+    mark.write_bytes(damaged)
+
+    with pytest.warns(RuntimeWarning, match=r"commit\.mark") as told:
+        fx.Venue.load(directory, read_only=True)
+
+    assert len(told) == 1
 
 
 def test_a_venue_that_was_closed_can_still_save_its_snapshot(tmp_path):
     with fx.Venue(journal=tmp_path / "flow", **SMALL) as venue:
         venue.define(1)
 
-    assert fx.Venue.from_snapshot(venue.save_snapshot()).digest() == venue.digest()
+    (tmp_path / "elsewhere").mkdir()
+    for path in (venue.save_snapshot(), venue.save_snapshot(tmp_path / "elsewhere")):
+        assert fx.Venue.from_snapshot(path).digest() == venue.digest()
+
+
+def test_a_venue_whose_journal_failed_keeps_no_snapshot_beside_it(tmp_path, monkeypatch):
+    """SNAP-10."""
+    (tmp_path / "elsewhere").mkdir()
+    venue = fx.Venue(journal=tmp_path / "flow", **SMALL)
+    venue.define(1)
+    monkeypatch.setattr(venue.journal, "_failure", "the disk is gone")
+    venue.close()
+
+    with pytest.raises(fx.UsageError, match="name another directory"):
+        venue.save_snapshot()
+
+    path = venue.save_snapshot(tmp_path / "elsewhere")
+    assert read_snapshot(path, bytes(16)) == venue.snapshot()
+
+
+@pytest.mark.parametrize(("snapshot", "text"), [(b"", "at least 64 bytes"), (b"hello" * 30, "begins with b'FRXSTATE'")])
+def test_what_is_no_snapshot_at_all_is_told_as_such(snapshot, text):
+    with pytest.raises(fx.SnapshotCorrupt, match=text):
+        fx.Venue.from_snapshot(snapshot)
 
 
 @pytest.mark.parametrize(("place", "value"), [(32, 2**26 + 1), (32, 0), (36, 2**20)])
