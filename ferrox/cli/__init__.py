@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
-from types import FrameType
 from typing import Final, NoReturn
 
 import click
 
 from ferrox.cli.output import JSON_OPTION, examples, print_error, print_json
+from ferrox.cli.signals import TERMINATED, install, leaving
 from ferrox.errors import CorruptInput, FerroxError
 
 DIFFERENT: Final = 1
@@ -31,7 +31,6 @@ USAGE: Final = 2
 CORRUPT: Final = 3
 DEFECT: Final = 70
 INTERRUPTED: Final = 128 + signal.SIGINT
-TERMINATED: Final = 128 + signal.SIGTERM
 CLOSED_PIPE: Final = 128 + signal.SIGPIPE
 
 VERBS: Final = {
@@ -120,7 +119,7 @@ def ferrox() -> None:
 def main() -> NoReturn:
     """Run the command line of this process, and exit with its status."""
     prepare_streams()
-    signal.signal(signal.SIGTERM, terminate)
+    install()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -133,8 +132,10 @@ def run(arguments: Sequence[str]) -> int:
         except BrokenPipeError:
             raise
         except (KeyboardInterrupt, click.Abort):
+            leaving()
             return fail(arguments, "interrupted", INTERRUPTED)
         except SystemExit as left:
+            leaving()
             return fail(arguments, "terminated", TERMINATED) if left.code == TERMINATED else int(left.code or 0)
         except click.ClickException as error:
             return fail(arguments, usage_of(error), USAGE)
@@ -231,8 +232,3 @@ def prepare_streams() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # both are text over a descriptor
-
-
-def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Leave in order when asked to, so that nothing half-written stays behind."""
-    raise SystemExit(TERMINATED)

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from ferrox.cli.signals import leaving
 from ferrox.engine import Capacity
 from ferrox.errors import UsageError
 from ferrox.journal import Journal, Source
@@ -62,6 +63,7 @@ def is_empty(directory: str) -> bool:
 
 def remove_journal(directory: str, *, keep_directory: bool) -> None:
     """Remove a directory that held nothing before we came, as far as the system lets us."""
+    leaving()
     with suppress(OSError):
         for path in Path(directory).iterdir():
             path.unlink()
