@@ -8,7 +8,8 @@ of the consensus (with IOC and replaces).  The yardstick (`yardstick/yardstick.c
 engine once a round, by CPU time of one pinned process; the table shows the middle of the rounds and, for the largest
 batch, the middle of the ratios within the rounds, because a shared machine changes its pace from minute to minute.
 Durability: none; only `apply` is timed, with records ready in memory and reports left in the engine's buffer.  Trades
-and orders left are compared with the yardstick's before anything is printed.
+and orders left are compared with the yardstick's before anything is printed.  Without `--flow`, packages from PyPI that
+are installed follow (`peers.py`).
 
 Run it with the compiled copy first: PYTHONPATH=build/compiled python benchmarks/engine.py
 """
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import peers  # type: ignore[import-not-found]
 from flows import GROWING, PLAIN, Flow, plain_flow, write  # type: ignore[import-not-found]
 from reference import flows as consensus_flows  # type: ignore[import-not-found]
 from reference import surroundings
@@ -172,8 +174,9 @@ def main() -> int:
                 f"{flow.name:<12}{row['yardstick_ns']:>10.1f}{shown}{row['ratio']:>8.2f}{1e3 / best:>8.2f}{slow}",
                 flush=True,
             )
+    packages = {} if options.flow else peers.measure(options.rounds, peers.MESSAGES)
     if options.json:
-        options.json.write_text(json.dumps({**facts, "rows": rows}, indent=1))
+        options.json.write_text(json.dumps({**facts, "rows": rows, "packages": packages}, indent=1))
     return 0
 
 

@@ -1,7 +1,7 @@
 """How quick the Python API is beside comparable packages from PyPI: one call a message, flow by flow.
 
     pip install orderly-chaos bourse obook lightmatchingengine
-    PYTHONPATH=build/compiled python benchmarks/peers.py [--messages 200000] [--rounds 5] [--json FILE]
+    PYTHONPATH=build/compiled python benchmarks/peers.py [--messages 20000] [--rounds 5] [--json FILE]
 
 Every package gets the same limit orders and cancels (`flows.py`) through the calls that its documentation shows, one at
 a time, from a plain Python loop; what a package returns or records of a trade is as it comes.  They are no equals:
@@ -35,6 +35,7 @@ from ferrox.terms import CommandKind, Side
 
 BUY: Final = int(Side.BUY)
 FLOWS: Final = ("balanced", "sweep")
+MESSAGES: Final = 20_000
 
 
 class Message(NamedTuple):
@@ -189,35 +190,21 @@ def installed(package: str) -> str:
         return ""
 
 
-def main() -> int:
-    """Measure all packages in rounds, print the table, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
-    parser.add_argument("--run", nargs=2, metavar=("PACKAGE", "FLOW"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.run:
-        package, flow = options.run
-        run(package, flow, options.messages)
-        return 0
+def measure(rounds: int, number: int) -> dict[str, Any]:
+    """Print a table of all packages that are installed, flow by flow, and return its figures."""
     versions = {
         name: fx.__version__ if package == "ferrox" else installed(package) for name, (package, _) in PACKAGES.items()
     }
-    results: dict[str, Any] = surroundings("fast", options.rounds, 1) | {
-        "messages": options.messages,
-        "versions": versions,
-        "ns": {},
-    }
+    results: dict[str, Any] = {"messages": number, "versions": versions, "ns": {}}
     for flow in FLOWS:
         figures: dict[str, list[float]] = {name: [] for name, version in versions.items() if version}
         trades: dict[str, int] = {}
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for name, values in figures.items():
-                command = [sys.executable, __file__, "--run", name, flow, "--messages", str(options.messages)]
+                command = [sys.executable, __file__, "--run", name, flow, "--messages", str(number)]
                 nanoseconds, trades[name] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
                 values.append(nanoseconds)
-        print(f"\n{flow}, one call a message")
+        print(f"\n{flow}, one call a message from Python")
         first = next(iter(figures))
         for name, values in figures.items():
             middle = statistics.median(values)
@@ -228,6 +215,22 @@ def main() -> int:
     for name, version in versions.items():
         if not version:
             print(f"{name} is not installed, and was left out")
+    return results
+
+
+def main() -> int:
+    """Measure all packages in rounds, print the table, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=MESSAGES)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--run", nargs=2, metavar=("PACKAGE", "FLOW"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        package, flow = options.run
+        run(package, flow, options.messages)
+        return 0
+    results = surroundings("fast", options.rounds, 1) | measure(options.rounds, options.messages)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0
