@@ -57,7 +57,7 @@ def main() -> int:
         for path in sorted((Path(place) / "j").iterdir()):
             (target / path.name).write_bytes(written(path))
         life.close()
-    last = sorted(target.glob("*.wal"))[-1]
+    last = max(target.glob("*.wal"))
     os.truncate(last, last.stat().st_size - 20)
     replayed = make_engine("reference", CAPACITY)
     apply = applier(replayed)
