@@ -54,3 +54,7 @@ class UnknownVersion(CorruptInput):
 
 class JournalFailed(FerroxError):
     """A write or a sync of the journal failed; the first such error is final (JRN-16)."""
+
+
+class DiskLow(FerroxError):
+    """The disk gives no more room: cancels are still taken, nothing else is written until there is room (JRN-23)."""

@@ -75,16 +75,19 @@ def write_at(file: int, data: bytes, offset: int) -> None:
         written += os.pwrite(file, memoryview(data)[written:], offset + written)
 
 
-def publish(directory: int, name: str, chunks: Iterable[bytes]) -> int:
+def publish(directory: int, name: str, chunks: Iterable[bytes], size: int = 0) -> int:
     """Make a file that appears under its name only whole and durable; return its descriptor, for reading and writing.
 
-    A remnant of an attempt that a crash cut short is replaced.  Raise OSError, and leave no remnant, when it fails.
+    It gets `size` bytes at least, all of which have their place on disk.  A remnant of an attempt that a crash cut
+    short is replaced.  Raise OSError, and leave no remnant, when it fails.
     """
     temporary = name + TEMPORARY
     remove(directory, temporary)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.open(temporary, flags, FILE_MODE, dir_fd=directory)
     try:
+        if size:
+            os.posix_fallocate(file, 0, size)
         offset = 0
         for chunk in chunks:
             write_at(file, chunk, offset)

@@ -67,6 +67,11 @@ class Latest(NamedTuple):
     state: bytes
     warnings: list[str]
 
+    @property
+    def sequence(self) -> int:
+        """The sequence number of the last record that the state has seen, 0 when there is none."""
+        return _sequence_of(self.state) if self.path else 0
+
 
 def write_snapshot(directory: str | os.PathLike[str], state: bytes, uuid: bytes) -> Path:
     """Write the state of an engine as `SEQUENCE.snapshot`, durable when this returns; return its path.

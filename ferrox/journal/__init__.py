@@ -18,7 +18,7 @@ Considered and left: records of variable size (after damage the next record's pl
 from ferrox.journal.chain import command_records
 from ferrox.journal.layout import COMMIT_MARK, SEGMENT_HEADER, SEGMENT_RECORDS, CommitMark, SegmentHeader
 from ferrox.journal.reader import BATCH, Scan, TornTail, identify, read, scan
-from ferrox.journal.writer import Journal, Source
+from ferrox.journal.writer import Durability, Journal, Source
 
 __all__ = [
     "BATCH",
@@ -26,6 +26,7 @@ __all__ = [
     "SEGMENT_HEADER",
     "SEGMENT_RECORDS",
     "CommitMark",
+    "Durability",
     "Journal",
     "Scan",
     "SegmentHeader",

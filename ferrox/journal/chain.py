@@ -20,6 +20,7 @@ from ferrox.errors import UsageError
 from ferrox.fast import COMPILED
 from ferrox.fast.records import count_sound, seal_records
 from ferrox.files import is_zero
+from ferrox.journal.layout import MARK
 from ferrox.messages import (
     COMMAND_DTYPE,
     COMMAND_SIZE,
@@ -192,3 +193,9 @@ def _array_records(commands: "NDArray[Any]", time_ns: Any, session: int) -> byte
 
 SEAL: Final = ENVELOPE.pack(0, 0, 0, 0, Annotation.SEAL, 0, 0, 0) + bytes(COMMAND_SIZE)
 """The record of a clean close, to be sealed (JRN-9)."""
+
+
+def mark_record(first: int, reports: int, reports_crc: int) -> bytes:
+    """Return a MARK, to be sealed, that states what the engine said since record `first`, or nothing (JRN-21)."""
+    envelope = ENVELOPE.pack(0, 0, 0, 0, Annotation.MARK, 0, 0, 0)
+    return envelope + MARK.pack(first, reports, reports_crc)

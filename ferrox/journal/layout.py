@@ -16,7 +16,9 @@ from ferrox.files import is_zero
 from ferrox.messages import RECORD_SIZE
 from ferrox.terms import INSTRUMENT_CAPACITY_MAX, ORDER_CAPACITY_MAX, RULES_VERSION, SEQUENCE_MAX, TIME_MAX
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""What is written; format 1 is read as well (JRN-5)."""
+FORMATS: Final = (1, FORMAT_VERSION)
 
 # As in PNG: a byte that is no text, the name, and the line ends that a transfer as text would change.
 SEGMENT_MAGIC: Final = b"\x89FRXW\r\n\x1a"
@@ -39,6 +41,10 @@ MARK_SIZE: Final = 2 * MARK_SECTOR
 COMMIT_MARK: Final = Struct("<8s16sQqI16xI")
 assert COMMIT_MARK.size == 64
 
+MARK: Final = Struct("<qqI12x")
+"""The payload of a MARK record (JRN-21)."""
+assert MARK.size == 32
+
 SEGMENT_NAME: Final = re.compile(r"(\d{20})-([0-9a-f]{8})\.wal")
 
 
@@ -57,17 +63,18 @@ class SegmentHeader(NamedTuple):
     prev_chain: int
     """The checksum of the record before its first, or the salt in the first segment (JRN-2)."""
     prev_sha256: bytes
-    """Of the header and all records of the segment before, zeros in the first segment (JRN-10)."""
+    """Of the header and all records of the segment two before, zeros in the first two (JRN-10)."""
     rules_version: int
     order_capacity: int
     instrument_capacity: int
     segment_records: int
     """How many records it may hold."""
+    format_version: int = FORMAT_VERSION
 
     @property
     def name(self) -> str:
         """The name of its file."""
-        return f"{self.base_sequence:020d}-{self.epoch:08x}.wal"
+        return segment_name(self.base_sequence, self.epoch)
 
     @property
     def capacity(self) -> Capacity:
@@ -76,18 +83,28 @@ class SegmentHeader(NamedTuple):
 
     def pack(self) -> bytes:
         """Return the whole page."""
-        head = SEGMENT_HEADER.pack(SEGMENT_MAGIC, FORMAT_VERSION, RECORD_SIZE, BYTE_ORDER, *self, 0)[:-4]
+        head = SEGMENT_HEADER.pack(SEGMENT_MAGIC, self.format_version, RECORD_SIZE, BYTE_ORDER, *self[:-1], 0)[:-4]
         return (head + crc32c(head).to_bytes(4, "little")).ljust(HEADER_SIZE, b"\0")
 
 
-def unpack_header(page: bytes, name: str, path: str) -> SegmentHeader:
-    """Return the header of the file `name`; raise `SegmentCorrupt` or `UnknownVersion` unless all of it is in order."""
+def segment_name(base_sequence: int, epoch: int) -> str:
+    """Return the name of a segment's file."""
+    return f"{base_sequence:020d}-{epoch:08x}.wal"
+
+
+def parse_name(name: str, path: str) -> tuple[int, int]:
+    """Return the base sequence and the epoch in a segment's name; raise `SegmentCorrupt` when it is no such name."""
     match = SEGMENT_NAME.fullmatch(name)
     if not match:
         raise SegmentCorrupt(
             path, 0, 0, "expected a segment's name, SEQUENCE of 20 digits - EPOCH of 8 hex digits .wal, found this one"
         )
-    named_sequence, named_epoch = int(match[1]), int(match[2], 16)
+    return int(match[1]), int(match[2], 16)
+
+
+def unpack_header(page: bytes, name: str, path: str) -> SegmentHeader:
+    """Return the header of the file `name`; raise `SegmentCorrupt` or `UnknownVersion` unless all of it is in order."""
+    named_sequence, named_epoch = parse_name(name, path)
 
     def refuse(offset: int, found: str) -> SegmentCorrupt:
         return SegmentCorrupt(path, offset, named_sequence, found)
@@ -99,16 +116,16 @@ def unpack_header(page: bytes, name: str, path: str) -> SegmentHeader:
         raise refuse(0, f"expected the magic of a segment, {SEGMENT_MAGIC.hex()}, found {magic.hex()}")
     expected = crc32c(page[: SEGMENT_HEADER.size - 4])
     if crc != expected:
-        also = "" if version == FORMAT_VERSION else f" (and format version {version}, where this Ferrox reads 1)"
+        also = "" if version in FORMATS else f" (and format version {version}, where this Ferrox reads 1 and 2)"
         raise refuse(
             SEGMENT_HEADER.size - 4, f"expected the header's checksum to be {expected:08x}, found {crc:08x}{also}"
         )
-    if version != FORMAT_VERSION:
+    if version not in FORMATS:
         raise UnknownVersion(
-            f"{path}: offset 8: this segment has format version {version}, and this Ferrox reads format version "
-            f"{FORMAT_VERSION}. Nothing was changed. Use the Ferrox that wrote it."
+            f"{path}: offset 8: this segment has format version {version}, and this Ferrox reads format versions "
+            f"1 and {FORMAT_VERSION}. Nothing was changed. Use the Ferrox that wrote it."
         )
-    header = SegmentHeader(*fields)
+    header = SegmentHeader._make([*fields, version])
     if header.rules_version != RULES_VERSION:
         raise UnknownVersion(
             f"{path}: offset 96: this segment is of rules version {header.rules_version}, and this Ferrox obeys rules "

@@ -11,11 +11,14 @@ corruption" was considered instead and left: disks write unsynced sectors in any
 in six.
 """
 
+import errno
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -30,11 +33,12 @@ from ferrox.journal.layout import (
     MARK_SIZE,
     CommitMark,
     SegmentHeader,
+    parse_name,
     unpack_header,
     unpack_marks,
 )
 from ferrox.messages import RECORD_DTYPE, RECORD_SIZE
-from ferrox.snapshot import newest_sequence
+from ferrox.snapshot import latest_snapshot, newest_sequence
 from ferrox.terms import Annotation
 
 BATCH: Final = 4096
@@ -43,25 +47,26 @@ BATCH: Final = 4096
 
 @frozen
 class TornTail:
-    """What a crash left above the watermark: never acknowledged, not part of the journal (JRN-8)."""
+    """What a crash left above the watermark: never acknowledged as durable, not part of the journal (JRN-8)."""
 
     path: str
+    """Of the segment where the sound records end."""
     offset: int
     """In bytes, where the last sound record ends."""
     sequence: int
     """The first sequence number that is lost."""
     size: int
-    """Bytes up to the last one that is not 0."""
-
-    @property
-    def records(self) -> int:
-        """How many records it may have held: the slots that it touches."""
-        return -(-self.size // RECORD_SIZE)
+    """Bytes up to the last one that is not 0, in this segment."""
+    records: int
+    """How many records it may have held: the slots that it touches."""
+    files: tuple[str, ...] = ()
+    """Names of later segments, all of which belong to it."""
 
     def __str__(self) -> str:
+        later = f", {self.files[0]}" + (f" .. {self.files[-1]}" if len(self.files) > 1 else "") if self.files else ""
         return (
             f"{self.path}: offset {self.offset}, sequence {self.sequence}: a torn tail of {self.size} bytes "
-            f"in the place of {self.records} records, none of which was known to be on disk"
+            f"in the place of {self.records} records{later}, none of which was known to be on disk"
         )
 
 
@@ -109,6 +114,18 @@ class Segment(NamedTuple):
     def slots(self) -> int:
         """How many whole records the file has room for."""
         return (self.size - HEADER_SIZE) // RECORD_SIZE
+
+
+class Remainder(NamedTuple):
+    """A file behind the last segment, whose header is not in order: prepared, or torn (JRN-8, JRN-19)."""
+
+    name: str
+    path: str
+    size: int
+    base: int
+    epoch: int
+    error: SegmentCorrupt
+    """What is wrong with the header, in case that it was on disk."""
 
 
 def read(
@@ -162,12 +179,14 @@ class Reading:
         self.mark: CommitMark
         self.mark_slot = 0
         self.segments: list[Segment] = []
+        self.remainders: list[Remainder] = []
         self.chain = Chain(0, 0, 0, 0)
         self.first = 0
         self.durable = 0
         self.kinds: Counter[int] = Counter()
         self.last_kind = 0
-        self.sha256 = b""
+        self.hashes: dict[int, bytes] = {}
+        """SHA-256 of each segment that was read whole, by its index."""
         self.torn: TornTail | None = None
         self.warnings: list[str] = []
 
@@ -183,18 +202,14 @@ class Reading:
         """Read the commit mark and every header, and hold them against each other (JRN-10)."""
         # The witnesses of the watermark first: all that they vouch for was there before them, so that a writer who goes
         # on meanwhile can only add to what they say, and is never mistaken for damage.
-        path = joined(self.directory, MARK_NAME)
-        page = self._page(MARK_NAME, path, MARK_SIZE + 1)[0]
-        self.mark, self.mark_slot, warnings = unpack_marks(page, path)
-        self.warnings += warnings
+        self._load_mark()
         snapshot = newest_sequence(self.descriptor, self.mark.uuid)
         names = [name for name in names_in(self.descriptor) if name.endswith(".wal")]
         if not names:
+            path = joined(self.directory, MARK_NAME)
             raise SegmentCorrupt(path, 0, 1, "expected a segment beside the commit mark, found none")
         for name in names:
-            path = joined(self.directory, name)
-            page, size = self._page(name, path, HEADER_SIZE)
-            self.segments.append(Segment(unpack_header(page, name, path), path, size))
+            self._load_header(name)
         self._check_first(self.segments[0])
         for segment, following in pairwise(self.segments):
             self._check_following(segment, following)
@@ -204,7 +219,54 @@ class Reading:
                 raise SegmentCorrupt(
                     segment.path, room, segment.base, f"expected at most {room} bytes, found {segment.size}"
                 )
-        self.durable = max(self.mark.durable, self.segments[-1].base - 1, snapshot)
+        self.durable = max(self.mark.durable, self._witnessed(), snapshot)
+        self._check_end()
+
+    def _load_mark(self) -> None:
+        """Read the commit mark; a slot that fails may be one that is being written, so it is read again."""
+        path = joined(self.directory, MARK_NAME)
+        for _ in range(3):
+            page = self._page(MARK_NAME, path, MARK_SIZE + 1)[0]
+            self.mark, self.mark_slot, warnings = unpack_marks(page, path)
+            if not warnings:
+                return
+        self.warnings += warnings
+
+    def _load_header(self, name: str) -> None:
+        """Read the header of a file; one that is not in order can only be the end of the journal, if anything."""
+        path = joined(self.directory, name)
+        page, size = self._page(name, path, HEADER_SIZE)
+        base, epoch = parse_name(name, path)
+        try:
+            header = unpack_header(page, name, path)
+        except SegmentCorrupt as error:
+            if not self.segments or size < HEADER_SIZE:
+                raise
+            self.remainders.append(Remainder(name, path, size, base, epoch, error))
+            return
+        if self.remainders:
+            raise self.remainders[0].error
+        self.segments.append(Segment(header, path, size))
+
+    def _witnessed(self) -> int:
+        """Return how far the segments say that the journal is on disk (JRN-6)."""
+        known = 0
+        for segment, following in pairwise(self.segments):
+            begins = following.header.epoch > segment.header.epoch or following.header.format_version == 1
+            known = following.base - 1 if begins else segment.base - 1
+        return known
+
+    def _check_end(self) -> None:
+        """Refuse a journal that lacks a segment which the commit mark knows of, or the header of one."""
+        for remainder in self.remainders:
+            if remainder.base <= self.durable or self.segments[-1].header.epoch < remainder.epoch <= self.mark.epoch:
+                raise remainder.error
+        if self.mark.epoch <= self.segments[-1].header.epoch:
+            return
+        path = joined(self.directory, MARK_NAME)
+        raise SegmentCorrupt(
+            path, 24, self.mark.durable + 1, f"expected a segment of epoch {self.mark.epoch}, found none: it is missing"
+        )
 
     def _page(self, name: str, path: str, size: int) -> tuple[bytes, int]:
         """Return the first `size` bytes of a file, and how many it has."""
@@ -217,14 +279,6 @@ class Reading:
     def _check_first(self, segment: Segment) -> None:
         """Refuse a journal whose beginning is missing or is another journal's."""
         header = segment.header
-        if header.base_sequence != 1:
-            raise SegmentCorrupt(
-                segment.path,
-                32,
-                header.base_sequence,
-                f"expected the segment that begins with sequence 1, found sequence {header.base_sequence}: "
-                "a segment before this one is missing",
-            )
         if header.uuid != self.mark.uuid:
             raise SegmentCorrupt(
                 segment.path,
@@ -233,15 +287,29 @@ class Reading:
                 f"expected a segment of journal {self.mark.uuid.hex()}, which {MARK_NAME} belongs to, "
                 f"found one of {header.uuid.hex()}",
             )
-        if self.mark.durable == 0 and self.mark.chain != header.salt:
+        if self.mark.durable == 0 and header.base_sequence == 1 and self.mark.chain != header.salt:
             raise SegmentCorrupt(
                 segment.path,
                 56,
                 1,
                 f"expected salt {self.mark.chain:08x}, as {MARK_NAME} has it, found {header.salt:08x}",
             )
-        if header.prev_chain != header.salt or any(header.prev_sha256):
+        if header.base_sequence > 1:
+            self._check_origin(segment)
+        elif header.prev_chain != header.salt or any(header.prev_sha256):
             raise SegmentCorrupt(segment.path, 60, 1, "expected a first segment, found one with another before it")
+
+    def _check_origin(self, segment: Segment) -> None:
+        """Refuse a journal whose first segments are gone, unless a snapshot stands for them (JRN-20)."""
+        latest = latest_snapshot(self.directory, self.mark.uuid)
+        if latest.path is None or latest.sequence < segment.base - 1:
+            raise SegmentCorrupt(
+                segment.path,
+                32,
+                segment.base,
+                f"expected the segment that begins with sequence 1, found sequence {segment.base}: a segment before "
+                f"this one is missing, and no sound snapshot of sequence {segment.base - 1} or later stands for it",
+            )
 
     def _check_following(self, segment: Segment, following: Segment) -> None:
         """Refuse a segment that is not the next one: of another journal, or with records missing in between."""
@@ -269,43 +337,66 @@ class Reading:
             raise SegmentCorrupt(
                 following.path, 24, two.base_sequence, f"expected an epoch from {one.epoch}, found {two.epoch}"
             )
+        if two.epoch == one.epoch and count != one.segment_records:
+            raise SegmentCorrupt(
+                following.path,
+                32,
+                two.base_sequence,
+                f"expected base sequence {one.base_sequence + one.segment_records}, where {one.name} is full, "
+                f"found {two.base_sequence}",
+            )
 
     # ----------------------------------------------------------------------------------------------------- the records
 
-    def batches(self, start: int = 1, until: int | None = None, batch: int = BATCH) -> Iterator[bytes]:
-        """Verify and give records; at the end of the journal, say whether it is a clean or a torn one."""
-        followers: list[Segment | None] = [*self.segments[1:], None]
-        for segment, following in zip(self.segments, followers, strict=True):
+    def batches(self, start: int | None = None, until: int | None = None, batch: int = BATCH) -> Iterator[bytes]:
+        """Verify and give records, all without a `start`; at the end, say whether it is a clean or a torn one."""
+        first = self.segments[0].base
+        start = first if start is None else start
+        if start < first > 1:
+            raise UsageError(
+                f"{self.directory}: the journal begins at sequence {first}, for what was before is archived; "
+                f"begin with the snapshot of sequence {latest_snapshot(self.directory, self.mark.uuid).sequence}"
+            )
+        for index, segment in enumerate(self.segments):
+            following = self.segments[index + 1] if index + 1 < len(self.segments) else None
             if following and 1 < start >= following.base:
                 continue
             if until is not None and segment.base > until:
                 return
-            self._enter(segment)
-            yield from self._records(segment, following, start, until, batch)
+            self._enter(index)
+            yield from self._records(index, start, until, batch)
+            if self.torn:
+                break
         if until is None and start > self.chain.sequence + 1:
             raise UsageError(f"{self.directory}: the journal ends at sequence {self.chain.sequence}, before {start}")
 
-    def _enter(self, segment: Segment) -> None:
-        """Begin a segment, and hold its header against the segment that was read before it (JRN-2, JRN-10)."""
+    def _enter(self, index: int) -> None:
+        """Begin a segment, and hold its header against the segments that were read before it (JRN-2, JRN-10)."""
+        segment = self.segments[index]
         header = segment.header
-        if self.sha256:
-            for field, offset, expected, found in (
-                ("checksum of the record before", 60, f"{self.chain.checksum:08x}", f"{header.prev_chain:08x}"),
-                ("SHA-256 of the segment before", 64, self.sha256.hex(), header.prev_sha256.hex()),
-            ):
-                if expected != found:
-                    raise SegmentCorrupt(
-                        segment.path, offset, segment.base, f"expected the {field} to be {expected}, found {found}"
-                    )
+        hashed = index - (1 if header.format_version == 1 else 2)
+        checks = []
+        if index and index - 1 in self.hashes:
+            checks.append(
+                ("checksum of the record before", 60, f"{self.chain.checksum:08x}", f"{header.prev_chain:08x}")
+            )
+        if hashed in self.hashes:
+            checks.append(("SHA-256 of an earlier segment", 64, self.hashes[hashed].hex(), header.prev_sha256.hex()))
+        elif hashed < 0 and self.segments[0].base == 1:
+            checks.append(("SHA-256 of a segment that is not there", 64, bytes(32).hex(), header.prev_sha256.hex()))
+        for field, offset, expected, found in checks:
+            if expected != found:
+                raise SegmentCorrupt(
+                    segment.path, offset, segment.base, f"expected the {field} to be {expected}, found {found}"
+                )
         self.first = self.first or segment.base
         self.chain = Chain(header.salt, header.prev_chain, segment.base - 1, self.chain.time_ns)
 
-    def _records(
-        self, segment: Segment, following: Segment | None, start: int, until: int | None, batch: int
-    ) -> Iterator[bytes]:
+    def _records(self, index: int, start: int, until: int | None, batch: int) -> Iterator[bytes]:
         """Verify and give the records of one segment, then judge what stands behind them."""
         chain = self.chain
-        count = following.base - segment.base if following else segment.slots
+        segment = self.segments[index]
+        count = self.segments[index + 1].base - segment.base if index + 1 < len(self.segments) else segment.slots
         file = open_file(self.descriptor, segment.header.name, segment.path)
         try:
             sha256 = hashlib.sha256(read_at(file, HEADER_SIZE, 0, segment.path))
@@ -327,8 +418,8 @@ class Reading:
                 if passed < asked or not asked:
                     break
             if until is None or chain.sequence < until:
-                self._judge(segment, following, file)
-            self.sha256 = sha256.digest()
+                self._judge(index, file)
+            self.hashes[index] = sha256.digest()
         finally:
             os.close(file)
 
@@ -352,30 +443,52 @@ class Reading:
                 durable=self.durable,
             )
 
-    def _judge(self, segment: Segment, following: Segment | None, file: int) -> None:
+    def _judge(self, index: int, file: int) -> None:
         """Say what stands behind the last sound record: nothing, a torn tail, or damage (JRN-7, JRN-8)."""
+        segment, later = self.segments[index], self.segments[index + 1 :]
         sequence = self.chain.sequence + 1
         offset = HEADER_SIZE + RECORD_SIZE * (sequence - segment.base)
         end = offset
-        for place, chunk in _written(segment, file, offset):
-            if following and sequence == following.base:
+        for place, chunk in _written(file, offset, segment.size, segment.path):
+            if later and sequence == later[0].base:
                 raise SegmentCorrupt(
                     segment.path,
                     place,
                     sequence,
-                    f"expected zeros behind sequence {sequence - 1}, for {following.header.name} follows, "
+                    f"expected zeros behind sequence {sequence - 1}, for {later[0].header.name} follows, "
                     "found something else",
                 )
             # A sound record further on may know of a higher watermark than all that came before it.
             self.durable = max(self.durable, _known(chunk, segment.header.salt))
             end = place + len(chunk.rstrip(b"\0"))
-        if following and sequence == following.base:
+        if later and sequence == later[0].base:
             return
-        if sequence <= self.durable:
+        sizes = {following.header.name: self._behind(following, following.header.salt) for following in later}
+        if sequence <= self.durable and (later or sequence not in {other.base for other in self.remainders}):
             found = self.chain.flaw(read_at(file, RECORD_SIZE, offset, segment.path))
             raise JournalCorrupt(segment.path, offset, sequence, found, durable=self.durable)
-        if end > offset:
-            self.torn = TornTail(segment.path, offset, sequence, end - offset)
+        for remainder in self.remainders:
+            if remainder.base <= self.durable:
+                raise remainder.error
+            if size := self._behind(remainder, None):
+                sizes[remainder.name] = size
+        if end > offset or sizes:
+            slots = -(-(end - offset) // RECORD_SIZE)
+            slots += sum(-(-max(0, size - HEADER_SIZE) // RECORD_SIZE) for size in sizes.values())
+            self.torn = TornTail(segment.path, offset, sequence, end - offset, slots, tuple(sizes))
+
+    def _behind(self, other: Segment | Remainder, salt: int | None) -> int:
+        """Return how many bytes a later file has up to the last one that is not 0; note what its records knew."""
+        end = 0
+        file = open_file(self.descriptor, Path(other.path).name, other.path)
+        try:
+            for place, chunk in _written(file, 0, other.size, other.path):
+                end = place + len(chunk.rstrip(b"\0"))
+                if salt is not None:
+                    self.durable = max(self.durable, _known(chunk, salt))
+        finally:
+            os.close(file)
+        return end
 
     def scan(self, corruption: CorruptInput | None) -> Scan:
         """Return what was found."""
@@ -396,12 +509,28 @@ class Reading:
         )
 
 
-def _written(segment: Segment, file: int, offset: int) -> Iterator[tuple[int, bytes]]:
-    """Give the parts of a segment from `offset` on that are not all zero, with their offsets."""
-    for place in range(offset, segment.size, BATCH * RECORD_SIZE):
-        chunk = read_at(file, min(BATCH * RECORD_SIZE, segment.size - place), place, segment.path)
+def _written(file: int, start: int, size: int, path: str) -> Iterator[tuple[int, bytes]]:
+    """Give the parts of a file from `start` to `size` that are not all zero, in whole slots, with their offsets."""
+    place = start
+    while place < size:
+        place = _data_from(file, place, start)
+        if place >= size:
+            return
+        chunk = read_at(file, min(BATCH * RECORD_SIZE, size - place), place, path)
+        if not chunk:
+            return
         if not is_zero(chunk):
             yield place, chunk
+        place += len(chunk)
+
+
+def _data_from(file: int, place: int, start: int) -> int:
+    """Return where the file's next data is, at or before it, a number of whole slots from `start`; holes are zeros."""
+    try:
+        data = os.lseek(file, place, os.SEEK_DATA)
+    except OSError as error:
+        return place if error.errno != errno.ENXIO else sys.maxsize  # ENXIO: there is no more
+    return max(place, start + (data - start) // RECORD_SIZE * RECORD_SIZE)
 
 
 def _known(chunk: bytes, salt: int) -> int:

@@ -1,27 +1,28 @@
-"""Writing a journal: one process appends, and what `sync` has returned for is on disk.
+"""Writing a journal: one process appends, and what its level says was acknowledged is kept (JRN-22).
 
 The order of writes is the whole design.  A record is sealed, then written, then given to the caller, so an engine never
-applies what the journal lacks.  `sync` makes the records durable first and says so in the commit mark second, so the
-mark never promises too much.  A segment is begun only when all before it is durable, and it appears under its name only
-with its header, so a segment's mere name raises the watermark (JRN-6).
+applies what the journal lacks.  A sync makes the records durable first and says so in the commit mark second, so the
+mark never promises too much.  A segment is begun by one store, its header, into a file that was made before.
 
-`SegmentFile` is the seam for other ways of writing: append, sync, close.  Here they are pwrite and fdatasync.
+What the disk does is a keeper's: `InlineKeeper`, in the call that needs it, or a syncer, in another process.
 """
 
+import errno
 import fcntl
-import hashlib
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from enum import IntEnum
 from pathlib import Path
 from typing import Final, Self
 
 from attrs import frozen
 
 from ferrox.engine import Capacity
-from ferrox.errors import JournalFailed, UsageError
+from ferrox.errors import DiskLow, JournalFailed, UsageError
 from ferrox.files import (
     DIRECTORY_MODE,
     TEMPORARY,
@@ -32,14 +33,22 @@ from ferrox.files import (
     publish,
     read_at,
     remove,
-    write_at,
 )
-from ferrox.journal.chain import SEAL, Chain, check_given
+from ferrox.journal.chain import SEAL, Chain, check_given, mark_record
+from ferrox.journal.keeper import (
+    FIRST_SIZE,
+    InlineKeeper,
+    Keeper,
+    MarkFile,
+    Place,
+    SegmentFile,
+    make_segment_file,
+)
 from ferrox.journal.layout import (
+    FORMAT_VERSION,
     HEADER_SIZE,
     MARK_NAME,
-    MARK_SECTOR,
-    SEGMENT_NAME,
+    SEGMENT_HEADER,
     SEGMENT_RECORDS,
     SEGMENT_RECORDS_MAX,
     CommitMark,
@@ -47,13 +56,42 @@ from ferrox.journal.layout import (
     pack_marks,
 )
 from ferrox.journal.reader import Reading, TornTail
+from ferrox.journal.storage import BACKENDS
+from ferrox.journal.syncer import SyncerKeeper
 from ferrox.messages import RECORD_SIZE
-from ferrox.terms import RULES_VERSION
+from ferrox.terms import RULES_VERSION, Annotation, CommandKind
 
 COPY_SIZE: Final = 1 << 20
 """Bytes of a torn tail that are copied at a time."""
 TORN: Final = ".torn"
 """What the name of a segment's torn tail ends with."""
+RESERVE: Final = 4096
+"""Records that there is room for ahead of need, kept for cancels when the disk gives no more (JRN-23)."""
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+TAKEN_WHEN_LOW: Final = bytes(
+    (
+        CommandKind.CANCEL_ORDER,
+        CommandKind.MASS_CANCEL,
+        CommandKind.SET_TRADING_STATE,
+        Annotation.MARK,
+        Annotation.SEAL,
+    )
+)
+KIND_AT: Final = 24
+HELD_SECONDS: Final = 30.0
+"""How long an opening waits for the syncer of a writer that died."""
+NAP_SECONDS: Final = 0.000_1
+
+
+class Durability(IntEnum):
+    """What an acknowledged record survives (JRN-22); every figure of a journal names its level."""
+
+    D0 = 0
+    """The death of the process."""
+    D1 = 1
+    """The loss of power."""
+    D2 = 2
+    """As D1, and a single fault of the medium is told from a crash."""
 
 
 @frozen
@@ -75,57 +113,6 @@ class Source:
         return 1 + int.from_bytes(self.random_bytes(4), "little") % (2**32 - 1)
 
 
-class SegmentFile:
-    """The segment that is being written."""
-
-    def __init__(self, directory: int, header: SegmentHeader) -> None:
-        """Make the file, durable with its header; raise OSError when that fails."""
-        page = header.pack()
-        self.header = header
-        self.file = publish(directory, header.name, [page])
-        self.end = len(page)
-        self.sha256 = hashlib.sha256(page)
-
-    @property
-    def room(self) -> int:
-        """How many more records it may hold."""
-        return self.header.segment_records - (self.end - HEADER_SIZE) // RECORD_SIZE
-
-    def append(self, records: bytes) -> None:
-        """Write sealed records behind the last ones."""
-        write_at(self.file, records, self.end)
-        self.end += len(records)
-        self.sha256.update(records)
-
-    def sync(self) -> None:
-        """Return when all that was appended is on disk."""
-        os.fdatasync(self.file)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self.file)
-
-
-class MarkFile:
-    """The commit mark: two slots that are written by turns, so that a torn write leaves the other one (JRN-13)."""
-
-    def __init__(self, file: int, mark: CommitMark, slot: int) -> None:
-        """Take over a file, the mark that counts in it, and the slot of that mark, 0 or 1."""
-        self.file, self.mark, self.slot = file, mark, slot
-
-    def write(self, chain: Chain) -> None:
-        """Say that all records of a chain are on disk; return when that is on disk, too."""
-        mark = self.mark._replace(durable=chain.sequence, chain=chain.checksum)
-        self.slot = 1 - self.slot
-        write_at(self.file, mark.pack().ljust(MARK_SECTOR, b"\0"), self.slot * MARK_SECTOR)
-        os.fdatasync(self.file)
-        self.mark = mark
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self.file)
-
-
 class Journal:
     """A journal open for append: records in, the same records sealed out.
 
@@ -139,20 +126,29 @@ class Journal:
         descriptor: int,
         source: Source,
         chain: Chain,
-        marks: MarkFile,
+        keeper: Keeper,
         segment: SegmentFile,
+        header: SegmentHeader,
+        durability: Durability,
         torn: TornTail | None = None,
     ) -> None:
         """Take over an open and locked directory; not for callers, who use `create` and `open`."""
         self.directory: Final = directory
         """The path, as it was given."""
+        self.durability: Final = durability
         self.torn: Final = torn
         """What `open` cut off and kept beside the segment, if a crash had torn it (JRN-14)."""
         self._descriptor = descriptor
         self._source = source
         self._chain = chain
-        self._marks = marks
-        self._segment = segment
+        self._keeper = keeper
+        self._inline = isinstance(keeper, InlineKeeper)
+        self._files = deque([segment])
+        self._header = header
+        self._offset = HEADER_SIZE
+        self._reserve = min(RESERVE, header.segment_records // 4)
+        self._low = 0
+        self._ended = 0
         self._failure = ""
         self._closed = False
 
@@ -166,15 +162,22 @@ class Journal:
         *,
         segment_records: int = SEGMENT_RECORDS,
         source: Source | None = None,
+        backend: str = "mmap",
+        durability: Durability = Durability.D0,
+        syncer: bool = False,
     ) -> Self:
         """Begin a journal in a new or empty directory, for engines of one capacity; never touch an existing one.
 
-        A segment takes `segment_records`, 1 .. 2^26, before the next begins.  Raise `UsageError` when the directory is
-        taken or cannot be made, `JournalFailed` when the disk fails.
+        A segment takes `segment_records`, 1 .. 2^26, before the next begins.  `backend` is "mmap" or "pwrite"
+        (`ferrox.journal.storage`).  With `durability` D1 or D2 a record is acknowledged when it is on disk: `append`
+        returns then, or, with a `syncer`, `released` says so.  A syncer is a process that syncs all the time and
+        prepares segments, so that `append` never waits for the disk; without one an append may, where a segment ends.
+        Raise `UsageError` when the directory is taken or cannot be made, `JournalFailed` when the disk fails.
         """
         path = os.fspath(directory)
         if not 1 <= segment_records <= SEGMENT_RECORDS_MAX:
             raise UsageError(f"a segment holds 1 .. {SEGMENT_RECORDS_MAX} records, not {segment_records}")
+        _check_backend(backend)
         capacity, source = capacity or Capacity(), source or Source()
         _make_directory(path)
         descriptor = _lock(path)
@@ -188,6 +191,7 @@ class Journal:
             mark = CommitMark(uuid, 1, 0, salt)
             marks = MarkFile(publish(descriptor, MARK_NAME, [pack_marks(mark)]), mark, 0)
             undo.callback(marks.close)
+            fcntl.flock(marks.file, fcntl.LOCK_EX)
             header = SegmentHeader(
                 uuid=uuid,
                 epoch=1,
@@ -201,39 +205,98 @@ class Journal:
                 instrument_capacity=capacity.instruments,
                 segment_records=segment_records,
             )
-            journal = cls(path, descriptor, source, chain, marks, SegmentFile(descriptor, header))
-            undo.pop_all()
-        return journal
+            return cls._begin(
+                undo, path, descriptor, source, chain, marks, header, bytes(32), backend, durability, syncer=syncer
+            )
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str], *, source: Source | None = None) -> Self:
-        """Go on with a journal in a new segment, after verifying all of it (JRN-11).
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        source: Source | None = None,
+        backend: str = "mmap",
+        durability: Durability = Durability.D0,
+        syncer: bool = False,
+    ) -> Self:
+        """Go on with a journal in a new segment, after verifying all of it (JRN-11); the options are those of `create`.
 
         A torn tail is kept beside its segment, cut off, and told of in `torn`.  Raise `UsageError` when there is no
         journal or another process holds it; raise `CorruptInput`, with nothing changed, when it is damaged.
         """
         path = os.fspath(directory)
+        _check_backend(backend)
         source = source or Source()
         descriptor = _lock(path)
         with ExitStack() as undo, _explained(f"{path}: the journal cannot be opened for append"):
             undo.callback(os.close, descriptor)
+            mark_file = _lock_mark(path, descriptor)
+            if mark_file >= 0:
+                undo.callback(os.close, mark_file)
             reading = _verify(path, descriptor)
+            _cut(reading, descriptor)
             last = reading.segments[-1].header
-            if reading.torn:
-                _cut(reading.torn, last.name, descriptor)
-            for name in names_in(descriptor):
-                if SEGMENT_NAME.match(name) and name.endswith(TEMPORARY):
-                    remove(descriptor, name)
-            last = last._replace(epoch=last.epoch + 1)
-            file = os.open(MARK_NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-            marks = MarkFile(file, reading.mark._replace(epoch=last.epoch), reading.mark_slot)
-            undo.callback(marks.close)
+            before = reading.hashes.get(len(reading.segments) - 2, bytes(32))
+            header = last._replace(
+                epoch=last.epoch + 1,
+                base_sequence=reading.chain.sequence + 1,
+                created_ns=source.clock(),
+                salt=source.salt(),
+                prev_chain=reading.chain.checksum,
+                prev_sha256=before,
+                format_version=FORMAT_VERSION,
+            )
+            reading.chain.salt = header.salt
+            marks = MarkFile(mark_file, reading.mark._replace(epoch=header.epoch), reading.mark_slot)
+            return cls._begin(
+                undo,
+                path,
+                descriptor,
+                source,
+                reading.chain,
+                marks,
+                header,
+                reading.hashes[len(reading.segments) - 1],
+                backend,
+                durability,
+                torn=reading.torn,
+                syncer=syncer,
+            )
+
+    @classmethod
+    def _begin(
+        cls,
+        undo: ExitStack,
+        path: str,
+        descriptor: int,
+        source: Source,
+        chain: Chain,
+        marks: MarkFile,
+        header: SegmentHeader,
+        before: bytes,
+        backend: str,
+        durability: Durability,
+        *,
+        torn: TornTail | None = None,
+        syncer: bool,
+    ) -> Self:
+        """Make the segment of a header, and return a journal that writes it; `before` is the digest of the last one."""
+        place = Place(header.base_sequence, header.epoch, header.segment_records)
+        segment = make_segment_file(
+            descriptor, backend, place, place.full_size if syncer else FIRST_SIZE, header.pack()
+        )
+        undo.callback(segment.storage.close)
+        if header.epoch > 1:
             # All that was verified had been synced before, so it is durable from here on, whatever the mark said.
-            marks.write(reading.chain)
-            segment = _next_segment(descriptor, last, reading.chain, reading.sha256, source)
-            journal = cls(path, descriptor, source, reading.chain, marks, segment, reading.torn)
-            undo.pop_all()
-        return journal
+            marks.write(chain.sequence, chain.checksum)
+            marks.sync()
+        keeper: Keeper
+        if syncer:
+            keeper = SyncerKeeper(descriptor, backend, marks, before, place, strict=durability is Durability.D2)
+        else:
+            keeper = InlineKeeper(descriptor, backend, marks, before)
+        undo.pop_all()
+        return cls(path, descriptor, source, chain, keeper, segment, header, Durability(durability), torn)
 
     # ------------------------------------------------------------------------------------------------------- to use it
 
@@ -245,22 +308,34 @@ class Journal:
     @property
     def durable(self) -> int:
         """The sequence number up to which records are known to be on disk."""
-        return self._marks.mark.durable
+        return self._ended if self._closed else self._keeper.durable
+
+    @property
+    def released(self) -> int:
+        """The sequence number up to which reports may leave, by the level of the journal (JRN-22)."""
+        if self.durability is Durability.D0:
+            return self._chain.sequence
+        return self.durable if self.durability is Durability.D1 or self._closed else self._keeper.marked
+
+    @property
+    def disk_low(self) -> bool:
+        """Whether the disk gave no more room when it was asked last, so that only cancels are taken (JRN-23)."""
+        return self._low != 0
 
     @property
     def header(self) -> SegmentHeader:
         """The header of the segment that is being written: uuid, epoch, capacity."""
-        return self._segment.header
+        return self._header
 
     @property
     def uuid(self) -> bytes:
         """What tells this journal from any other, 16 bytes."""
-        return self._segment.header.uuid
+        return self._header.uuid
 
     @property
     def capacity(self) -> Capacity:
         """What an engine that replays this journal must hold."""
-        return self._segment.header.capacity
+        return self._header.capacity
 
     @property
     def closed(self) -> bool:
@@ -272,33 +347,28 @@ class Journal:
 
         Kind, size, session, time and command are the caller's; a time of 0 becomes the clock's, and none goes back.
         The rest is filled in here.  Raise `UsageError`, with nothing written, for what is no command's record,
-        `JournalFailed` when the disk fails.
+        `DiskLow`, with nothing written, when the disk is full and a record is no cancel, `JournalFailed` when the disk
+        fails.
         """
         self._expect_usable()
         check_given(records)
-        now_ns = self._source.clock()
-        sealed = []
-        # Whatever interrupts what follows, a keyboard included, leaves a journal that only recovery can judge.
-        self._failure = "an append was interrupted; open the journal again to go on"
-        try:
-            offset = 0
-            while offset < len(records):
-                if self._segment.room == 0:
-                    self._rotate()
-                part = records[offset : offset + self._segment.room * RECORD_SIZE]
-                sealed.append(self._write(part, now_ns))
-                offset += len(part)
-        except OSError as error:
-            raise self._failed("a write", error) from error
-        self._failure = ""
-        return sealed[0] if len(sealed) == 1 else b"".join(sealed)
+        return self._append(records)
+
+    def mark(self, first: int = 0, reports: int = 0, reports_crc: int = 0) -> bytes:
+        """Append a MARK and return it sealed: the watermark, and what the engine said to the records from `first` on.
+
+        `reports` and `reports_crc` are the number and the CRC-32C of all reports since then; `first` 0 states nothing
+        (JRN-21).
+        """
+        self._expect_usable()
+        return self._append(mark_record(first, reports, reports_crc))
 
     def sync(self) -> None:
         """Return when every record appended so far is on disk, and the commit mark says so (JRN-13)."""
         self._expect_usable()
         try:
-            self._sync()
-        except OSError as error:
+            self._sync(mark=True)
+        except (OSError, JournalFailed) as error:
             raise self._failed("a sync", error) from error
 
     def close(self) -> bytes:
@@ -309,15 +379,22 @@ class Journal:
         """
         if self._closed:
             return b""
+        sealed = b""
         try:
-            return b"" if self._failure else self._seal()
-        except OSError as error:
+            if not self._failure:
+                sealed = self._seal()
+        except (OSError, JournalFailed) as error:
             raise self._failed("the last sync", error) from error
         finally:
+            self._ended = self._keeper.durable
             self._closed = True
-            self._segment.close()
-            self._marks.close()
+            for file in self._files:
+                file.storage.close()
+            if sealed:
+                self._trim()
+            self._keeper.close()
             os.close(self._descriptor)  # and the lock with it
+        return sealed
 
     def __enter__(self) -> Self:
         return self
@@ -327,33 +404,113 @@ class Journal:
 
     # ------------------------------------------------------------------------------------------------------- the parts
 
-    def _write(self, records: bytes, now_ns: int) -> bytes:
-        """Seal records and write them to the segment, which has room for them."""
-        sealed = self._chain.seal(records, self.durable, now_ns)
-        self._segment.append(sealed)
+    def _append(self, records: bytes) -> bytes:
+        """Write records that may be written."""
+        last = self._chain.sequence + len(records) // RECORD_SIZE
+        if last + self._reserve > self._files[-1].last:
+            self._make_room(records, last)
+        now_ns = self._source.clock()
+        # Whatever interrupts what follows, a keyboard included, leaves a journal that only recovery can judge.
+        self._failure = "an append was interrupted; open the journal again to go on"
+        try:
+            if last < self._header.base_sequence + self._header.segment_records:
+                sealed = self._write(records, now_ns)
+            else:
+                sealed = b"".join(self._write(part, now_ns) for part in self._parts(records))
+            self._keeper.wrote(last)
+            if self.durability and self._inline:
+                self._sync(mark=self.durability is Durability.D2)
+        except OSError as error:
+            raise self._failed("a write", error) from error
+        except JournalFailed as error:
+            raise self._failed("a sync", error) from error
+        self._failure = ""
         return sealed
 
-    def _sync(self) -> None:
-        """Make the records durable, then say so."""
-        self._segment.sync()
-        self._marks.write(self._chain)
+    def _write(self, records: bytes, now_ns: int) -> bytes:
+        """Seal records and write them to the segment, which has room for them."""
+        sealed = self._chain.seal(records, self._keeper.durable, now_ns)
+        self._files[0].storage.write(sealed, self._offset)
+        self._offset += len(sealed)
+        return sealed
+
+    def _parts(self, records: bytes) -> Iterator[bytes]:
+        """Give records in parts that a segment has room for, and begin the next one between them."""
+        done = 0
+        while done < len(records):
+            left = self._header.base_sequence + self._header.segment_records - 1 - self._chain.sequence
+            if left == 0:
+                self._rotate()
+                left = self._header.segment_records
+            yield records[done : done + left * RECORD_SIZE]
+            done += left * RECORD_SIZE
+
+    def _make_room(self, records: bytes, last: int) -> None:
+        """See that there is a place on disk for records up to `last`, and for the reserve behind them (JRN-23)."""
+        try:
+            while last + self._reserve > self._files[-1].last:
+                if not self._keeper.extend(self._files):
+                    if last <= self._files[-1].last:
+                        return  # the next file is being prepared; there is enough without it
+                    time.sleep(NAP_SECONDS)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise self._failed("making room", error) from error
+            self._low = error.errno
+            if last > self._files[-1].last or records[KIND_AT::RECORD_SIZE].strip(TAKEN_WHEN_LOW):
+                kept = self._files[-1].last - self._chain.sequence
+                raise DiskLow(
+                    f"{self.directory}: the disk is full ({error.strerror}), and the last room, for {kept} records, is "
+                    "kept for cancels; nothing was written. Make room on the disk, and orders are taken again."
+                ) from error
+        except JournalFailed as error:
+            raise self._failed("a sync", error) from error
+        else:
+            self._low = 0
 
     def _rotate(self) -> None:
-        """End a full segment and begin the next (JRN-11)."""
-        self._sync()
-        full = self._segment
-        self._segment = _next_segment(self._descriptor, full.header, self._chain, full.sha256.digest(), self._source)
-        full.close()
+        """End a full segment and begin the next (JRN-11): its file is there, so this is one store."""
+        full = self._files.popleft()
+        before = self._keeper.turn(full, self._chain)
+        self._header = self._header._replace(
+            base_sequence=self._chain.sequence + 1,
+            created_ns=self._source.clock(),
+            salt=self._source.salt(),
+            prev_chain=self._chain.checksum,
+            prev_sha256=before,
+        )
+        self._files[0].storage.write(self._header.pack()[: SEGMENT_HEADER.size], 0)
+        self._chain.salt = self._header.salt
+        self._offset = HEADER_SIZE
+        full.storage.close()
+
+    def _sync(self, *, mark: bool) -> None:
+        """Make the records durable, then say so."""
+        self._keeper.sync(self._files[0], self._chain, mark=mark)
 
     def _seal(self) -> bytes:
         """Write the SEAL behind durable records, so that its lag of 1 repeats the watermark, and fill both marks."""
-        self._sync()
-        if self._segment.room == 0:
-            self._rotate()
-        sealed = self._write(SEAL, 0)
-        self._sync()
-        self._marks.write(self._chain)
+        if isinstance(self._keeper, SyncerKeeper):
+            self._keeper = self._keeper.stop(self._files[0].place)
+        self._sync(mark=True)
+        try:
+            self._make_room(SEAL, self._chain.sequence + 1)
+        except DiskLow:
+            return b""
+        sealed = b"".join(self._write(part, 0) for part in self._parts(SEAL))
+        self._sync(mark=True)
+        self._sync(mark=True)
         return sealed
+
+    def _trim(self) -> None:
+        """Give back the room that was made and is not needed; what is left of it is zeros, and no damage."""
+        used, *prepared = (file.place.name for file in self._files)
+        with suppress(OSError):
+            file = os.open(used, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._descriptor)
+            os.ftruncate(file, self._offset)
+            os.close(file)
+            for name in prepared:
+                remove(self._descriptor, name)
 
     def _expect_usable(self) -> None:
         """Raise unless records may still be written."""
@@ -362,11 +519,12 @@ class Journal:
         if self._failure:
             raise JournalFailed(self._failure)
 
-    def _failed(self, what: str, error: OSError) -> JournalFailed:
+    def _failed(self, what: str, error: OSError | JournalFailed) -> JournalFailed:
         """Make the first failure the last word: what is on disk can no longer be known from here (JRN-16)."""
-        path = joined(self.directory, self._segment.header.name)
+        path = joined(self.directory, self._header.name)
+        reason = error.strerror if isinstance(error, OSError) else error
         self._failure = (
-            f"{path}: {what} failed: {error.strerror}; durable up to sequence {self.durable}. "
+            f"{path}: {what} failed: {reason}; durable up to sequence {self.durable}. "
             "Nothing more is written. Mend the disk, then open the journal again."
         )
         return JournalFailed(self._failure)
@@ -412,10 +570,42 @@ def _explained(what: str) -> Iterator[None]:
         raise JournalFailed(f"{what}: {error.strerror}") from error
 
 
+def _check_backend(backend: str) -> None:
+    """Raise `UsageError` unless there is a backend of this name."""
+    if backend not in BACKENDS:
+        raise UsageError(f"there is no backend {backend!r}; choose one of: {', '.join(BACKENDS)}")
+
+
+def _lock_mark(path: str, descriptor: int) -> int:
+    """Return a descriptor of the commit mark, held alone, or -1 when there is none to hold.
+
+    The syncer of a writer that died holds it until what was written is on disk.
+    """
+    try:
+        file = os.open(MARK_NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descriptor)
+    except OSError:
+        return -1  # verifying tells what is wrong with it
+    end = time.monotonic() + HELD_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if not isinstance(error, BlockingIOError) or time.monotonic() > end:
+                os.close(file)
+                raise UsageError(
+                    f"{joined(path, MARK_NAME)}: the syncer of a writer that is gone still holds this file; "
+                    "wait until it has ended"
+                ) from None
+            time.sleep(NAP_SECONDS)
+        else:
+            return file
+
+
 def _verify(path: str, descriptor: int) -> Reading:
     """Return a reading of the whole journal; raise `CorruptInput` when it is damaged.
 
-    Every file is synced first, so that no decision rests on bytes that the page cache has and the disk has not.
+    Every file is synced first, and then let go by the page cache, so that no decision rests on bytes that the cache has
+    and the disk has not.
     """
     with Reading(path) as reading:
         for name in names_in(descriptor):
@@ -424,6 +614,7 @@ def _verify(path: str, descriptor: int) -> Reading:
             file = open_file(descriptor, name, joined(path, name))
             try:
                 os.fsync(file)
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(file)
         os.fsync(descriptor)
@@ -433,31 +624,42 @@ def _verify(path: str, descriptor: int) -> Reading:
     return reading
 
 
-def _next_segment(descriptor: int, last: SegmentHeader, chain: Chain, sha256: bytes, source: Source) -> SegmentFile:
-    """Begin a segment behind another, all of which is durable, and let the chain go on with its salt."""
-    header = last._replace(
-        base_sequence=chain.sequence + 1,
-        created_ns=source.clock(),
-        salt=source.salt(),
-        prev_chain=chain.checksum,
-        prev_sha256=sha256,
-    )
-    segment = SegmentFile(descriptor, header)
-    chain.salt = header.salt
-    return segment
+def _cut(reading: Reading, descriptor: int) -> None:
+    """Keep a torn tail aside, and take away all that is behind the last record.
+
+    Each step leaves what the next reading judges alike, so that it may be interrupted anywhere.
+    """
+    tail, last = reading.torn, reading.segments[-1].header.name
+    if tail:
+        last = Path(tail.path).name
+        file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+        try:
+            if tail.size:
+                os.close(publish(descriptor, last + TORN, _copy(file, tail)))
+        finally:
+            os.close(file)
+        for name in reversed(tail.files):
+            os.rename(name, name + TORN, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+            os.fsync(descriptor)
+        reading.segments = [segment for segment in reading.segments if segment.header.name not in tail.files]
+    prepared = {remainder.name for remainder in reading.remainders}
+    left = [name for name in names_in(descriptor) if name in prepared or name.endswith(".wal" + TEMPORARY)]
+    for name in left:
+        remove(descriptor, name)
+    if left:
+        os.fsync(descriptor)
+    end = HEADER_SIZE + (reading.chain.sequence + 1 - reading.segments[-1].base) * RECORD_SIZE
+    if reading.segments[-1].size > end:
+        file = os.open(last, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+        try:
+            os.ftruncate(file, end)
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
-def _cut(tail: TornTail, name: str, descriptor: int) -> None:
-    """Keep a torn tail beside its segment, then cut it off."""
-    file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-    try:
-        end = tail.offset + tail.size
-        copies = (
-            read_at(file, min(COPY_SIZE, end - offset), offset, tail.path)
-            for offset in range(tail.offset, end, COPY_SIZE)
-        )
-        os.close(publish(descriptor, name + TORN, copies))
-        os.ftruncate(file, tail.offset)
-        os.fsync(file)
-    finally:
-        os.close(file)
+def _copy(file: int, tail: TornTail) -> Iterator[bytes]:
+    """Give the bytes of a torn tail that are in the segment where it begins."""
+    end = tail.offset + tail.size
+    for offset in range(tail.offset, end, COPY_SIZE):
+        yield read_at(file, min(COPY_SIZE, end - offset), offset, tail.path)

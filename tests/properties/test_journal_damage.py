@@ -61,6 +61,7 @@ def crashed(tmp_path):
         journal.sync()
         journal.append(orders(5, first=6))
         shutil.copytree(tmp_path / "running", tmp_path / "crashed")
+    os.truncate(segments(tmp_path / "crashed")[0], HEADER_SIZE + 10 * RECORD_SIZE)
     return tmp_path / "crashed"
 
 

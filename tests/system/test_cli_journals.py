@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from ferrox.columns import Reports
 from ferrox.engine import make_engine
 from ferrox.fast import COMPILED
 from ferrox.journal import Journal, identify, read, scan
-from ferrox.messages import REPORT_DTYPE
+from ferrox.journal.layout import HEADER_SIZE
+from ferrox.messages import RECORD_SIZE, REPORT_DTYPE
 from ferrox.snapshot import write_snapshot
 from ferrox.state import digest
 from ferrox.testing.workload import Workload
@@ -256,19 +258,14 @@ def test_garbage_and_missing_files_are_corrupt_and_never_a_traceback(place):
 
 def torn(directory):
     """Make a journal that a crash has torn: unsynced records, the last of them cut."""
-    journal = Journal.create(directory)
-    chunks = iter(Workload(1, 2000))
-    journal.append(next(chunks).tobytes())
-    journal.sync()
-    journal.append(next(chunks).tobytes())
-    durable = journal.durable
-    segment = next(directory.glob("*.wal"))
-    data = segment.read_bytes()
-    os.close(journal._descriptor)  # as a crash would
-    journal._segment.close()
-    journal._marks.close()
-    journal._closed = True
-    segment.write_bytes(data[:-30])
+    with Journal.create(directory.with_name("running")) as journal:
+        chunks = iter(Workload(1, 2000))
+        journal.append(next(chunks).tobytes())
+        journal.sync()
+        durable = journal.durable
+        journal.append(next(chunks).tobytes())
+        shutil.copytree(journal.directory, directory)
+        os.truncate(next(directory.glob("*.wal")), HEADER_SIZE + journal.sequence * RECORD_SIZE - 30)
     return durable
 
 

@@ -50,7 +50,7 @@ def test_a_golden_journal_replays_to_the_same_reports_and_state(engine, golden):
     for records in read(path):
         reports.update(applier(whole)(records))
     half.restore(latest.state)
-    for records in read(path, start=int(latest.path.stem) + 1):
+    for records in read(path, start=latest.sequence + 1):
         half.apply(records)
 
     assert reports.hexdigest() == expected["reports_sha256"]

@@ -1,0 +1,216 @@
+"""What a writer needs around its stores: files made ahead, syncs, the commit mark, hashes of full segments.
+
+`InlineKeeper` does all of it in the call that needs it, which may wait for the disk.  `ferrox.journal.syncer` does the
+same in another process, so that its writer never waits; both are a `Keeper`.
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable
+from threading import Thread
+from typing import Final, NamedTuple, Protocol
+
+from ferrox.files import publish, write_at
+from ferrox.journal.chain import Chain
+from ferrox.journal.layout import HEADER_SIZE, MARK_SECTOR, CommitMark, segment_name
+from ferrox.journal.storage import BACKENDS, Storage
+from ferrox.messages import RECORD_SIZE
+
+FIRST_SIZE: Final = 1 << 16
+"""Bytes that a file begins with when it may grow; it doubles from there."""
+GROWTH_MAX: Final = 1 << 24
+"""Bytes that it grows by at most."""
+HASH_SIZE: Final = 1 << 20
+"""Bytes that are hashed at a time, and beyond which it is done beside the writer."""
+
+
+class Place(NamedTuple):
+    """Which records a segment's file is for."""
+
+    base: int
+    """The sequence number of the first."""
+    epoch: int
+    records: int
+    """How many there may be."""
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return segment_name(self.base, self.epoch)
+
+    @property
+    def full_size(self) -> int:
+        """Bytes that the file has when it is full."""
+        return HEADER_SIZE + self.records * RECORD_SIZE
+
+    @property
+    def following(self) -> "Place":
+        """The next one."""
+        return self._replace(base=self.base + self.records)
+
+    @property
+    def preceding(self) -> "Place":
+        """The one before, which is of the same epoch and full."""
+        return self._replace(base=self.base - self.records)
+
+
+class SegmentFile(NamedTuple):
+    """A segment's file on the writer's side: the one that is written, or one that is prepared."""
+
+    place: Place
+    storage: Storage
+
+    @property
+    def last(self) -> int:
+        """The last sequence number that there is room for by now."""
+        return self.place.base - 1 + (self.storage.size - HEADER_SIZE) // RECORD_SIZE
+
+
+class Keeper(Protocol):
+    """What serves a writer."""
+
+    @property
+    def durable(self) -> int:
+        """The sequence number up to which records are on disk."""
+
+    @property
+    def marked(self) -> int:
+        """The sequence number up to which the commit mark on disk says so."""
+
+    def wrote(self, sequence: int) -> None:
+        """Take note that records up to a sequence number are written; raise `JournalFailed` when a sync has failed."""
+
+    def extend(self, ahead: deque[SegmentFile]) -> bool:
+        """Make more room, in the last of these files or in another; say whether there is more now.
+
+        Raise OSError when the disk gives no more.
+        """
+
+    def turn(self, full: SegmentFile, chain: Chain) -> bytes:
+        """Take a full segment; return the SHA-256 of the one before it, zeros when there is none."""
+
+    def sync(self, segment: SegmentFile, chain: Chain, *, mark: bool) -> None:
+        """Return when all records are on disk, and with `mark` the commit mark too; raise OSError when it fails."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class MarkFile:
+    """The commit mark: two slots that are written by turns, so that a torn write leaves the other one (JRN-13)."""
+
+    def __init__(self, file: int, mark: CommitMark, slot: int) -> None:
+        """Take over a file, the mark that counts in it, and the slot of that mark, 0 or 1."""
+        self.file, self.mark, self.slot = file, mark, slot
+
+    def write(self, sequence: int, checksum: int) -> None:
+        """Say that all records up to one are on disk, and what its checksum is."""
+        self.mark = self.mark._replace(durable=sequence, chain=checksum)
+        self.slot = 1 - self.slot
+        write_at(self.file, self.mark.pack().ljust(MARK_SECTOR, b"\0"), self.slot * MARK_SECTOR)
+
+    def sync(self) -> None:
+        """Return when what was said is on disk."""
+        os.fdatasync(self.file)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.file)
+
+
+class InlineKeeper:
+    """A keeper that does its work in the caller's process, in the call that needs it."""
+
+    def __init__(self, directory: int, backend: str, marks: MarkFile, before: bytes) -> None:
+        """Serve a writer in an open directory; `before` is the SHA-256 of the segment before the one it begins."""
+        self.directory, self.backend, self.marks = directory, backend, marks
+        self._durable = self._marked = marks.mark.durable
+        self.before: Callable[[], bytes] = lambda: before
+
+    @property
+    def durable(self) -> int:
+        """The sequence number up to which records are on disk."""
+        return self._durable
+
+    @property
+    def marked(self) -> int:
+        """The sequence number up to which the commit mark on disk says so."""
+        return self._marked
+
+    def wrote(self, sequence: int) -> None:
+        """Nothing waits here for the news that records are written."""
+
+    def extend(self, ahead: deque[SegmentFile]) -> bool:
+        """Let the last file grow, or make another; there is always an answer at once."""
+        last = ahead[-1]
+        size, full_size = last.storage.size, last.place.full_size
+        if size < full_size:
+            last.storage.allocate(min(full_size, size + min(size, GROWTH_MAX)))
+        else:
+            ahead.append(make_segment_file(self.directory, self.backend, last.place.following, FIRST_SIZE))
+        return True
+
+    def turn(self, full: SegmentFile, chain: Chain) -> bytes:
+        """Sync a full segment, so that at most one is ever not on disk, and begin to hash it."""
+        self.sync(full, chain, mark=False)
+        before = self.before()
+        self.before = Hashing(self.directory, full.place.name, full.place.full_size).result
+        return before
+
+    def sync(self, segment: SegmentFile, chain: Chain, *, mark: bool) -> None:
+        """Sync the records, then write the commit mark, which is synced now or with the next."""
+        segment.storage.sync()
+        self.marks.write(chain.sequence, chain.checksum)
+        self._durable = chain.sequence
+        if mark:
+            self.marks.sync()
+            self._marked = chain.sequence
+
+    def close(self) -> None:
+        """Let go of the commit mark."""
+        self.marks.close()
+
+
+class Hashing:
+    """The SHA-256 of a full segment, calculated beside the writer when it is long: hashing lets the interpreter go."""
+
+    def __init__(self, directory: int, name: str, size: int) -> None:
+        """Begin to hash the first `size` bytes of a file; raise OSError when it cannot be opened."""
+        self.sha256 = hashlib.sha256()
+        self.error: OSError | None = None
+        self.thread: Thread | None = None
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        if size <= HASH_SIZE:
+            self._hash(file, size)
+        else:
+            self.thread = Thread(target=self._hash, args=(file, size), name="ferrox-hash", daemon=True)
+            self.thread.start()
+
+    def _hash(self, file: int, size: int) -> None:
+        """Hash and close a file."""
+        try:
+            for offset in range(0, size, HASH_SIZE):
+                self.sha256.update(os.pread(file, min(HASH_SIZE, size - offset), offset))
+        except OSError as error:
+            self.error = error
+        finally:
+            os.close(file)
+
+    def result(self) -> bytes:
+        """Return the digest as soon as it is there; raise OSError when the file could not be read."""
+        if self.thread:
+            self.thread.join()
+        if self.error:
+            raise self.error
+        return self.sha256.digest()
+
+
+def make_segment_file(directory: int, backend: str, place: Place, size: int, header: bytes = b"") -> SegmentFile:
+    """Make the file of a segment, all 0 behind its header if it gets one now, with room for `size` bytes; durable.
+
+    Raise OSError when the disk gives no room, or fails.
+    """
+    size = min(size, place.full_size)
+    file = publish(directory, place.name, [header], size)
+    return SegmentFile(place, BACKENDS[backend](file, size))

@@ -1,0 +1,406 @@
+"""What a writer does beyond appending: backends, segments made ahead, levels, a disk that is full, a syncer."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crc32c import crc32c
+
+from ferrox.engine import Capacity, make_engine
+from ferrox.errors import DiskLow, JournalCorrupt, JournalFailed, SegmentCorrupt, UsageError
+from ferrox.journal import Durability, Journal, Source, command_records, read, scan
+from ferrox.journal.keeper import InlineKeeper
+from ferrox.journal.layout import HEADER_SIZE, MARK, MARK_NAME
+from ferrox.journal.storage import BACKENDS
+from ferrox.messages import COMMAND_SIZE, ENVELOPE, RECORD_SIZE, CancelOrder, DefineInstrument, NewOrder
+from ferrox.snapshot import write_snapshot
+from ferrox.terms import Annotation, Side, TimeInForce, TradingState
+from ferrox.testing.workload import applier
+
+CAPACITY = Capacity(orders=1000, instruments=10)
+
+
+def orders(count, first=1):
+    frames = [NewOrder(Side.BUY, TimeInForce.GTC, 0, 1, first + n, 100, 5).pack() for n in range(count)]
+    return command_records(frames, time_ns=1)
+
+
+def cancels(count, first=1):
+    return command_records([CancelOrder(1, first + n).pack() for n in range(count)], time_ns=1)
+
+
+def create(path, segment_records=1000, seed=7, **more):
+    return Journal.create(path, CAPACITY, segment_records=segment_records, source=Source.seeded(seed), **more)
+
+
+def segments(path):
+    return sorted(Path(path).glob("*.wal"))
+
+
+def keeper_of(journal: Journal) -> Any:
+    return journal._keeper
+
+
+def contents(path):
+    return {file.name: file.read_bytes() for file in Path(path).iterdir()}
+
+
+def everything(path):
+    return b"".join(read(path))
+
+
+# -------------------------------------------------------------------------------------------------------- backends
+
+
+@pytest.mark.parametrize("syncer", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_with_a_syncer_or_without_writes_the_same_journal(backend, syncer, tmp_path):
+    """JRN-18: once it is closed, nothing tells how it was written but the slots of the commit mark."""
+    with create(tmp_path / "plain", segment_records=70) as journal:
+        for first in range(1, 200, 10):
+            journal.append(orders(10, first))
+    with create(tmp_path / "other", segment_records=70, backend=backend, syncer=syncer) as journal:
+        for first in range(1, 200, 10):
+            journal.append(orders(10, first))
+
+    plain, other = contents(tmp_path / "plain"), contents(tmp_path / "other")
+
+    assert plain.keys() == other.keys()
+    if not syncer:  # whose progress stands in the lag of the records
+        assert plain == other
+    assert (scan(tmp_path / "other").verdict, scan(tmp_path / "other").last) == ("clean", 201)
+
+
+def test_an_unknown_backend_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="choose one of: mmap, pwrite"):
+        create(tmp_path / "j", backend="tape")
+    assert not (tmp_path / "j").exists()
+
+
+# --------------------------------------------------------------------------------------------------- prepared files
+
+
+def test_a_segment_that_is_only_prepared_is_not_part_of_the_journal(tmp_path):
+    """JRN-19."""
+    with create(tmp_path / "j", segment_records=8) as journal:
+        journal.append(orders(7))
+        assert [path.name for path in segments(tmp_path / "j")] == [
+            "00000000000000000001-00000001.wal",
+            "00000000000000000009-00000001.wal",
+        ]
+        assert not any(segments(tmp_path / "j")[1].read_bytes())
+        found = scan(tmp_path / "j")
+        assert (found.verdict, found.last, len(found.segments)) == ("clean", 7, 1)
+
+    assert len(segments(tmp_path / "j")) == 1
+
+
+def test_opening_removes_what_a_crash_left_prepared(tmp_path):
+    """JRN-14, JRN-19."""
+    with create(tmp_path / "j", segment_records=8) as journal:
+        journal.append(orders(7))
+        shutil.copytree(tmp_path / "j", tmp_path / "crashed")
+
+    with Journal.open(tmp_path / "crashed") as journal:
+        assert journal.torn is None
+        assert [path.stat().st_size for path in segments(tmp_path / "crashed")[:1]] == [HEADER_SIZE + 7 * RECORD_SIZE]
+        assert [path.name for path in segments(tmp_path / "crashed")] == [
+            "00000000000000000001-00000001.wal",
+            "00000000000000000008-00000002.wal",
+        ]
+
+
+@pytest.fixture
+def rotated(tmp_path, monkeypatch):
+    """A crash behind a rotation that did not wait for the disk: 8 records and 4, of which the first 4 are durable."""
+    with create(tmp_path / "running", segment_records=8) as journal:
+        journal.append(orders(4))
+        journal.sync()
+        with monkeypatch.context() as patch:
+            patch.setattr(InlineKeeper, "sync", lambda *_, **__: None)
+            journal.append(orders(8, 5))
+        shutil.copytree(tmp_path / "running", tmp_path / "crashed")
+    return tmp_path / "crashed"
+
+
+@pytest.mark.parametrize("lost", range(1, 13))
+def test_a_hole_above_the_watermark_drops_all_behind_it_in_later_segments_too(lost, rotated):
+    """JRN-8, JRN-14: and what was dropped is kept aside."""
+    path = rotated
+    whole = everything(path)
+    one, two = segments(path)[:2]
+    target, index = (one, lost - 1) if lost <= 8 else (two, lost - 9)
+    with target.open("r+b") as file:
+        file.seek(HEADER_SIZE + index * RECORD_SIZE)
+        file.write(bytes(RECORD_SIZE))
+
+    found = scan(path)
+
+    # The second segment was begun when the syncs of the first were under way, so it is no witness for it.
+    assert found.durable == 4
+    if lost <= 4:
+        assert isinstance(found.corruption, JournalCorrupt)
+        assert (found.verdict, found.corruption.sequence) == ("corrupt", lost)
+        return
+    assert found.last == lost - 1
+    # The last record may be missing without a trace.
+    assert found.verdict == ("torn" if lost < 12 else "clean")
+    with Journal.open(path) as journal:
+        assert journal.sequence == lost - 1
+        assert (journal.torn is not None) == (lost < 12)
+    assert everything(path)[:-RECORD_SIZE] == whole[: RECORD_SIZE * (lost - 1)]
+    assert (path / f"{two.name}.torn").exists() == (lost <= 11)
+    assert len(segments(path)) == (2 if lost <= 8 else 3)
+
+
+def test_a_lost_header_is_torn_above_the_watermark_and_corrupt_below(rotated, tmp_path):
+    """JRN-8: it is judged as a record is."""
+    path = rotated
+    two = segments(path)[1]
+    data = two.read_bytes()
+    two.write_bytes(bytes(HEADER_SIZE) + data[HEADER_SIZE:])
+
+    found = scan(path)
+    assert found.torn
+    assert (found.verdict, found.last, found.torn.files) == ("torn", 8, (two.name,))
+
+    shutil.copy(tmp_path / "running" / MARK_NAME, path / MARK_NAME)  # which knows all twelve
+    assert isinstance(scan(path).corruption, SegmentCorrupt)
+    assert str(scan(path).corruption).startswith(f"{two}: offset 0, sequence 9: expected the magic")
+
+
+def test_a_damaged_header_before_another_segment_is_corrupt(tmp_path):
+    with create(tmp_path / "j", segment_records=2) as journal:
+        journal.append(orders(6))
+    two = segments(tmp_path / "j")[1]
+    two.write_bytes(bytes(HEADER_SIZE) + two.read_bytes()[HEADER_SIZE:])
+    (tmp_path / "j" / MARK_NAME).unlink()
+    mark = create(tmp_path / "k", seed=7)
+    shutil.copy(tmp_path / "k" / MARK_NAME, tmp_path / "j" / MARK_NAME)
+    mark.close()
+
+    assert str(scan(tmp_path / "j").corruption).startswith(f"{two}: offset 0, sequence 3")
+
+
+def test_the_commit_mark_knows_of_an_opening_whose_segment_is_gone(tmp_path):
+    """JRN-8, JRN-10."""
+    create(tmp_path / "j").close()
+    Journal.open(tmp_path / "j").close()
+    segments(tmp_path / "j")[1].unlink()
+
+    assert "expected a segment of epoch 2, found none" in str(scan(tmp_path / "j").corruption)
+
+
+# ------------------------------------------------------------------------------------------------- a later beginning
+
+
+def test_a_journal_may_begin_behind_a_snapshot_and_nowhere_else(tmp_path):
+    """JRN-20."""
+    engine = make_engine("reference", CAPACITY)
+    with create(tmp_path / "j", segment_records=4) as journal:
+        engine.apply(journal.append(orders(6)))
+        engine.apply(journal.append(orders(4, 7)))
+    segments(tmp_path / "j")[0].unlink()
+
+    assert "and no sound snapshot of sequence 4 or later stands for it" in str(scan(tmp_path / "j").corruption)
+
+    write_snapshot(tmp_path / "j", engine.snapshot(), journal.uuid)
+    found = scan(tmp_path / "j")
+
+    assert (found.verdict, found.first, found.last) == ("clean", 5, 11)
+    assert len(b"".join(read(tmp_path / "j", start=5))) == 7 * RECORD_SIZE
+    with pytest.raises(UsageError, match=r"begins at sequence 5, for what was before is archived; .* sequence 10"):
+        everything(tmp_path / "j")
+    with Journal.open(tmp_path / "j") as journal:
+        assert journal.sequence == 11
+
+
+# ------------------------------------------------------------------------------------------------------------- marks
+
+
+def test_a_mark_carries_the_watermark_and_what_the_engine_said(tmp_path):
+    """JRN-9, JRN-21."""
+    engine = make_engine("reference", CAPACITY)
+    with create(tmp_path / "j") as journal:
+        define = DefineInstrument(TradingState.OPEN, 1, 0, 1000, 1, 1).pack()
+        reports = applier(engine)(journal.append(command_records([define], time_ns=1)))
+        journal.sync()
+        sealed = journal.mark(1, 1, crc32c(reports))
+
+    _crc, _before, sequence, time_ns, kind, size, session, lag = ENVELOPE.unpack_from(sealed)
+    assert (sequence, time_ns, kind, size, session, lag) == (2, 1, Annotation.MARK, 0, 0, 1)
+    assert MARK.unpack(sealed[-COMMAND_SIZE:]) == (1, 1, crc32c(reports))
+    assert everything(tmp_path / "j")[RECORD_SIZE : 2 * RECORD_SIZE] == sealed
+
+
+# ------------------------------------------------------------------------------------------------------------ levels
+
+
+@pytest.mark.parametrize(
+    ("durability", "durable", "marked"), [(Durability.D0, 0, 0), (Durability.D1, 3, 0), (Durability.D2, 3, 3)]
+)
+def test_a_level_says_what_is_on_disk_when_append_returns(durability, durable, marked, tmp_path):
+    """JRN-22."""
+    with create(tmp_path / "j", durability=durability) as journal:
+        journal.append(orders(3))
+
+        assert (journal.released, journal.durable, keeper_of(journal).marked) == (3, durable, marked)
+
+
+@pytest.mark.parametrize("durability", Durability)
+def test_with_a_syncer_append_returns_at_once_and_released_follows(durability, tmp_path):
+    """JRN-22."""
+    with create(tmp_path / "j", durability=durability, syncer=True, segment_records=100) as journal:
+        for first in range(1, 1000, 10):
+            journal.append(orders(10, first))
+            assert journal.durable <= journal.sequence
+            assert journal.released <= journal.sequence
+        end = time.monotonic() + 30
+        while journal.released < 1000 and time.monotonic() < end:
+            time.sleep(0.001)
+        assert journal.released == 1000
+        journal.sync()
+        assert journal.durable == 1000
+
+    assert (scan(tmp_path / "j").verdict, scan(tmp_path / "j").last) == ("clean", 1001)
+
+
+# ------------------------------------------------------------------------------------------------------ a disk is full
+
+
+class Disk:
+    """A disk that has room for so many more allocations."""
+
+    def __init__(self, monkeypatch, room):
+        self.room = room
+        self.really = os.posix_fallocate
+        monkeypatch.setattr(os, "posix_fallocate", self.allocate)
+
+    def allocate(self, file, offset, size):
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= 1
+        self.really(file, offset, size)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("room", range(6))
+def test_a_full_disk_takes_cancels_and_nothing_else_until_there_is_room(room, backend, tmp_path, monkeypatch):
+    """JRN-23: at every allocation."""
+    journal = create(tmp_path / "j", segment_records=100, backend=backend)
+    disk = Disk(monkeypatch, room)
+    with pytest.raises(DiskLow, match="kept for cancels; nothing was written"):  # noqa: PT012
+        for first in range(1, 10_000, 5):
+            journal.append(orders(5, first))
+    assert journal.disk_low
+    before = journal.sequence
+
+    kept = 0
+    with pytest.raises(DiskLow):  # noqa: PT012
+        while True:
+            journal.append(cancels(1))
+            kept += 1
+    with pytest.raises(DiskLow):
+        journal.append(orders(1))
+
+    assert 20 <= kept <= 30
+    assert journal.sequence == before + kept
+    disk.room = 100
+    journal.append(orders(50, 20_000))
+    assert not journal.disk_low
+    journal.close()
+    assert (scan(tmp_path / "j").verdict, scan(tmp_path / "j").last) == ("clean", before + kept + 51)
+
+
+def test_a_disk_that_stays_full_lets_a_journal_close(tmp_path, monkeypatch):
+    """JRN-23: without a SEAL if there is no room for it, and nothing is lost."""
+    journal = create(tmp_path / "j", segment_records=8)
+    journal.append(orders(6))
+    Disk(monkeypatch, 0)
+    journal.append(cancels(2))
+
+    assert journal.close() == b"" or scan(tmp_path / "j").sealed
+    assert scan(tmp_path / "j").last >= 8
+
+
+def test_another_failure_to_make_room_is_final(tmp_path, monkeypatch):
+    """JRN-16."""
+    journal = create(tmp_path / "j", segment_records=4)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(JournalFailed, match="making room failed: Input/output error"):
+        journal.append(orders(5))
+    with pytest.raises(JournalFailed):
+        journal.append(cancels(1))
+    journal.close()
+
+
+# ------------------------------------------------------------------------------------------------------- the syncer
+
+
+def test_a_syncer_that_is_killed_stops_its_writer(tmp_path):
+    """JRN-16: nobody can know any more what is on disk."""
+    journal = create(tmp_path / "j", syncer=True)
+    journal.append(orders(1))
+    keeper_of(journal).process.kill()
+    keeper_of(journal).process.wait()
+
+    with pytest.raises(JournalFailed, match="a sync failed: the syncer ended with status -9"):
+        journal.sync()
+    with pytest.raises(JournalFailed):
+        journal.append(orders(1, 2))
+    assert journal.close() == b""
+    with Journal.open(tmp_path / "j") as journal:
+        assert journal.sequence == 1
+
+
+WRITER = """
+import sys
+from ferrox.engine import Capacity
+from ferrox.journal import Journal, command_records
+from ferrox.messages import CancelOrder
+journal = Journal.create(sys.argv[1], Capacity(10, 10), segment_records=1000, syncer=True)
+records = command_records([CancelOrder(1, 1 + n).pack() for n in range(7)])
+while True:
+    journal.append(records)
+    print(journal.sequence, flush=True)
+"""
+
+
+def test_when_a_writer_is_killed_its_syncer_finishes_what_was_written(tmp_path):
+    """JRN-22: all that was acknowledged is there, and on disk, and the next writer waits for that."""
+    acknowledged = 0
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "j")], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        for _ in range(1000):
+            acknowledged = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        acknowledged = max([acknowledged, *map(int, process.stdout.read().split(b"\n")[:-1])])
+
+    with Journal.open(tmp_path / "j") as journal:
+        assert journal.torn is None
+        assert journal.sequence >= acknowledged > 0
+        assert journal.durable >= acknowledged
+
+
+def test_flipped_bits_below_the_syncers_watermark_are_corrupt(tmp_path):
+    with create(tmp_path / "j", syncer=True) as journal:
+        journal.append(orders(10))
+        journal.sync()
+        shutil.copytree(tmp_path / "j", tmp_path / "crashed")
+    path = segments(tmp_path / "crashed")[0]
+    data = bytearray(path.read_bytes())
+    data[HEADER_SIZE + 9 * RECORD_SIZE + 40] ^= 1
+    path.write_bytes(data)
+
+    assert isinstance(scan(tmp_path / "crashed").corruption, JournalCorrupt)
