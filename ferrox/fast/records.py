@@ -8,8 +8,8 @@ from librt.strings import read_i64_le
 from mypy_extensions import i64
 
 from ferrox.fast.columns import zeros
-from ferrox.fast.crc import TABLE, of_half, of_word
-from ferrox.fast.layout import HALF, RECORD_SIZE, TIME_MAX
+from ferrox.fast.crc import ADVANCE, TABLE, of_half, of_word, over_sixty
+from ferrox.fast.layout import HALF, MARK, RECORD_SIZE, TIME_MAX
 
 
 def seal_records(
@@ -17,9 +17,11 @@ def seal_records(
 ) -> tuple[bytes, int, int]:
     """Return whole records sealed, the last one's checksum and its time; see `ferrox.journal.chain.Chain.seal`."""
     table = TABLE
+    advance = ADVANCE
     size: i64 = len(records)
     out = zeros(size // 8)
     key: i64 = salt
+    key ^= HALF
     before: i64 = checksum
     number: i64 = sequence
     time_ns: i64 = latest
@@ -37,8 +39,8 @@ def seal_records(
         if lag > HALF:
             lag = HALF
         envelope = (read_i64_le(records, at + 24) & HALF) | high_half(lag)
-        crc = of_half(table, key ^ HALF, before)
-        crc = of_word(table, crc, number)
+        # What does not depend on the record before is calculated first, so that the processor can do two at a time.
+        crc = of_word(table, 0, number)
         crc = of_word(table, crc, time_ns)
         crc = of_word(table, crc, envelope)
         place = at // 8
@@ -46,7 +48,7 @@ def seal_records(
             word = read_i64_le(records, at + n * 8)
             crc = of_word(table, crc, word)
             out[place + n] = word
-        crc ^= HALF
+        crc ^= over_sixty(advance, key ^ before) ^ HALF
         out[place] = crc | high_half(before)
         out[place + 1] = number
         out[place + 2] = time_ns
@@ -54,6 +56,18 @@ def seal_records(
         before = crc
         at += RECORD_SIZE
     return bytes(memoryview(out)), int(before), int(time_ns)
+
+
+def count_fit(records: bytes) -> int:
+    """Return how many of the leading records a caller may append: no annotation, and a time that can be."""
+    size: i64 = len(records)
+    at: i64 = 0
+    while at < size:
+        time_ns = read_i64_le(records, at + 16)
+        if read_i64_le(records, at + 24) & 0xFF >= MARK or time_ns < 0 or time_ns - 1 > TIME_MAX - 1:
+            break
+        at += RECORD_SIZE
+    return int(at // RECORD_SIZE)
 
 
 def high_half(half: i64) -> i64:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ferrox.errors import UsageError
 from ferrox.fast import COMPILED
-from ferrox.fast.records import count_sound, seal_records
+from ferrox.fast.records import count_fit, count_sound, seal_records
 from ferrox.files import is_zero
 from ferrox.journal.layout import MARK
 from ferrox.messages import (
@@ -139,6 +139,8 @@ def watermark(records: bytes) -> int:
 
 def check_given(records: bytes) -> None:
     """Raise `UsageError` unless these are whole records that a caller may append; nothing is sealed before."""
+    if COMPILED and len(records) == count_fit(records) * RECORD_SIZE:
+        return
     if len(records) % RECORD_SIZE:
         raise UsageError(f"records have {RECORD_SIZE} bytes each, and these {len(records)} bytes are no whole number")
     if max(records[24::RECORD_SIZE], default=0) >= FIRST_ANNOTATION:

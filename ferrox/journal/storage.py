@@ -17,6 +17,9 @@ from typing import Final, Protocol
 
 from ferrox.files import write_at
 
+LET_GO: Final = 1 << 20
+"""Bytes of a mapping that are let go of at a time."""
+
 
 class Storage(Protocol):
     """The file of one segment, open for writing."""
@@ -70,6 +73,9 @@ class MappedFile:
         """Take over a descriptor, open for reading and writing, of a file of `size` bytes that have their blocks."""
         self.file, self.size = file, size
         self.map = mmap.mmap(file, size)
+        # Without this a first store may get a page of two megabytes, and zeroing that takes longer than a sync.
+        self.map.madvise(mmap.MADV_RANDOM)
+        self.kept = 0
 
     def allocate(self, size: int) -> None:
         """Make room up to `size` bytes, and map it."""
@@ -81,6 +87,10 @@ class MappedFile:
     def write(self, data: bytes, offset: int) -> None:
         """Store at `offset`: one copy, and no call."""
         self.map[offset : offset + len(data)] = data
+        if offset - self.kept > 2 * LET_GO:
+            # Pages that are written stay in the cache; letting go of them here keeps `close` from doing it all at once.
+            self.map.madvise(mmap.MADV_DONTNEED, self.kept, LET_GO)
+            self.kept += LET_GO
 
     def sync(self) -> None:
         """Sync the file's data, what was stored through the mapping included."""

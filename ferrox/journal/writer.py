@@ -142,11 +142,13 @@ class Journal:
         self._source = source
         self._chain = chain
         self._keeper = keeper
-        self._inline = isinstance(keeper, InlineKeeper)
+        self._syncs = durability > Durability.D0 and isinstance(keeper, InlineKeeper)
         self._files = deque([segment])
+        self._store = segment.storage.write
         self._header = header
         self._offset = HEADER_SIZE
         self._reserve = min(RESERVE, header.segment_records // 4)
+        self._easy = 0
         self._low = 0
         self._ended = 0
         self._failure = ""
@@ -405,20 +407,21 @@ class Journal:
     # ------------------------------------------------------------------------------------------------------- the parts
 
     def _append(self, records: bytes) -> bytes:
-        """Write records that may be written."""
+        """Write records that may be written; most are far from the end of the segment and of the room made."""
         last = self._chain.sequence + len(records) // RECORD_SIZE
-        if last + self._reserve > self._files[-1].last:
+        easy = last <= self._easy
+        if not easy:
             self._make_room(records, last)
         now_ns = self._source.clock()
         # Whatever interrupts what follows, a keyboard included, leaves a journal that only recovery can judge.
         self._failure = "an append was interrupted; open the journal again to go on"
         try:
-            if last < self._header.base_sequence + self._header.segment_records:
+            if easy:
                 sealed = self._write(records, now_ns)
             else:
                 sealed = b"".join(self._write(part, now_ns) for part in self._parts(records))
             self._keeper.wrote(last)
-            if self.durability and self._inline:
+            if self._syncs:
                 self._sync(mark=self.durability is Durability.D2)
         except OSError as error:
             raise self._failed("a write", error) from error
@@ -430,7 +433,7 @@ class Journal:
     def _write(self, records: bytes, now_ns: int) -> bytes:
         """Seal records and write them to the segment, which has room for them."""
         sealed = self._chain.seal(records, self._keeper.durable, now_ns)
-        self._files[0].storage.write(sealed, self._offset)
+        self._store(sealed, self._offset)
         self._offset += len(sealed)
         return sealed
 
@@ -467,6 +470,9 @@ class Journal:
             raise self._failed("a sync", error) from error
         else:
             self._low = 0
+            self._easy = min(
+                self._files[-1].last - self._reserve, self._header.base_sequence + self._header.segment_records - 1
+            )
 
     def _rotate(self) -> None:
         """End a full segment and begin the next (JRN-11): its file is there, so this is one store."""
@@ -479,7 +485,8 @@ class Journal:
             prev_chain=self._chain.checksum,
             prev_sha256=before,
         )
-        self._files[0].storage.write(self._header.pack()[: SEGMENT_HEADER.size], 0)
+        self._store = self._files[0].storage.write
+        self._store(self._header.pack()[: SEGMENT_HEADER.size], 0)
         self._chain.salt = self._header.salt
         self._offset = HEADER_SIZE
         full.storage.close()
