@@ -24,11 +24,12 @@ import click
 
 from ferrox.cli.output import JSON_OPTION, examples, print_error, print_json
 from ferrox.cli.signals import TERMINATED, install, leaving
-from ferrox.errors import CorruptInput, FerroxError
+from ferrox.errors import CorruptInput, DiskLow, FerroxError, JournalFailed
 
 DIFFERENT: Final = 1
 USAGE: Final = 2
 CORRUPT: Final = 3
+DISK: Final = 4
 DEFECT: Final = 70
 INTERRUPTED: Final = 128 + signal.SIGINT
 CLOSED_PIPE: Final = 128 + signal.SIGPIPE
@@ -112,7 +113,8 @@ def ferrox() -> None:
     """Match orders, deterministically: equal journals give equal bytes.
 
     Every verb has --help with examples, and --json for one JSON object on stdout. Data goes to stdout, everything else
-    to stderr. Exit status: 0 fine, 1 a difference was found, 2 usage, 3 corrupt input.
+    to stderr. Exit status: 0 fine, 1 a difference was found, 2 usage, 3 corrupt input,
+    4 the disk of a journal failed or is full.
     """
 
 
@@ -141,6 +143,8 @@ def run(arguments: Sequence[str]) -> int:
             return fail(arguments, usage_of(error), USAGE)
         except CorruptInput as error:
             return fail(arguments, str(error), CORRUPT, getattr(error, "lines", ()))
+        except (JournalFailed, DiskLow) as error:
+            return fail(arguments, str(error), DISK)
         except FerroxError as error:
             return fail(arguments, str(error), USAGE)
         except OSError as error:

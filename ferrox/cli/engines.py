@@ -79,6 +79,7 @@ class Run:
     def __init__(self, name: str, capacity: Capacity, sink: Sink | None = None) -> None:
         """Begin with a fresh engine; `sink` gets the reports of each step, valid only during the call."""
         self.name = name
+        self.capacity = capacity
         self.engine = open_engine(name, capacity)
         self.commands = 0
         self.seconds = 0.0

@@ -4,6 +4,9 @@ The peer may wait for each answer before it goes on, so nothing may linger in a 
 the engine, answered and written, before anything is read again.  Commands carry no time here, and every time is 0, so
 equal commands give equal bytes, the state included.
 
+With `--journal` each batch is in the journal before the engine hears it, and acknowledged by its reports: what a peer
+has an answer to survives a crash by the level that was chosen.
+
 With `--json` stdout belongs to one object at the end, so the reports then go to `--reports FILE`, or nowhere.  Refusing
 `--json` was considered and left: counts and digests of a command stream are worth having, and it is every verb's.
 """
@@ -12,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -21,7 +25,9 @@ from ferrox.cli.output import examples, json_option, per_second, plural, print_j
 from ferrox.cli.replay import report_sink
 from ferrox.engine import Capacity
 from ferrox.errors import CorruptInput, UsageError
+from ferrox.journal import Durability, Journal
 from ferrox.messages import COMMAND_SIZE, ENVELOPE, FRAME_SIZE, unpack_reports
+from ferrox.recovery import recover
 from ferrox.terms import (
     INSTRUMENT_CAPACITY,
     INSTRUMENT_CAPACITY_MAX,
@@ -47,6 +53,7 @@ Write = Callable[[Any], object]
     epilog=examples(
         "ferrox pipe < commands.bin > reports.bin",
         "ferrox pipe --json < commands.bin",
+        "ferrox pipe --journal flow --durability D1 < commands.bin > reports.bin",
         "ferrox pipe --text --end",
         "  instrument 1 tick 1 lot 1 band 0 1000 open",
         "  sell #1 10 @ 100",
@@ -73,6 +80,19 @@ Write = Callable[[Any], object]
     default=INSTRUMENT_CAPACITY,
     help="Instrument capacity.",
 )
+@click.option(
+    "--journal",
+    "directory",
+    metavar="DIR",
+    type=click.Path(),
+    help="Keep every command in a journal; go on with the one that is there.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice([level.name for level in Durability]),
+    help="With --journal, what an answer survives: D0 a kill, D1 and D2 the loss of power.  [default: D0]",
+)
+@click.option("--syncer", is_flag=True, help="With --journal: sync in another process, and prepare segments there.")
 @json_option
 def command(
     engine: str | None,
@@ -81,6 +101,9 @@ def command(
     reports_file: str | None,
     orders: int,
     instruments: int,
+    directory: str | None,
+    durability: str | None,
+    syncer: bool,
     as_json: bool,
 ) -> int:
     """Be an engine: commands on stdin, reports on stdout, and nothing else there.
@@ -92,22 +115,36 @@ def command(
     writes a line with a single dot behind each command's reports, so that an adapter knows that the answer is complete.
     A line that is no command is told on stderr, takes no sequence number, and is answered by the dot alone.
 
+    With --journal every command is in the journal before it is answered, under the time of the clock. A journal that is
+    there is recovered, from its newest snapshot, and gone on with; one that is damaged is refused. Without --journal
+    commands carry no time, and equal commands give equal bytes.
+
     An engine begins empty: define an instrument first. --json reads to the end and prints one object with the counts
     and digests; the reports then go to --reports FILE, or nowhere.
 
-    Exit status: 0 fine, 3 when the input is cut off, has an unknown kind, or a line that is no command.
+    Exit status: 0 fine, 3 when the input is cut off, has an unknown kind, or a line that is no command, 4 when the disk
+    of the journal fails or is full.
     """
     if with_end and not as_text:
         raise UsageError("--end ends answers in text; bytes have the flag LAST. Add --text, or leave --end out")
     if reports_file == "-":
         raise UsageError("--reports - is where reports go anyway; leave it out, or name a file")
+    if directory is None and (durability or syncer):
+        raise UsageError(
+            "--durability and --syncer say how a journal is kept; name one with --journal, or leave them out"
+        )
     with answers(reports_file, as_json=as_json, as_text=as_text, with_end=with_end) as sink:
         run = Run(engine or quickest(), Capacity(orders, instruments), sink)
-        peer = TextPeer(run, with_end=with_end and not (as_json or reports_file)) if as_text else BinaryPeer(run)
-        try:
-            bad_lines, damage = peer.serve(), None
-        except CorruptInput as error:  # raised only behind this block: what was answered stands
-            bad_lines, damage = 0, error
+        with kept_in(directory, run, Durability[durability or "D0"], syncer=syncer) as journal:
+            peer: Peer
+            if as_text:
+                peer = TextPeer(run, journal, with_end=with_end and not (as_json or reports_file))
+            else:
+                peer = BinaryPeer(run, journal)
+            try:
+                bad_lines, damage = peer.serve(), None
+            except CorruptInput as error:  # raised only behind this block: what was answered stands
+                bad_lines, damage = 0, error
     if damage:
         raise damage
     if as_json:
@@ -121,7 +158,7 @@ def command(
                 "state_digest": run.state_digest(),
                 "reports_digest": run.reports_digest,
                 "commands_per_second": per_second(run.commands, run.seconds),
-                "last_sequence": peer.sequence,
+                "last_sequence": journal.sequence if journal else peer.sequence,
                 "report_kinds": run.kinds,
                 "bad_lines": bad_lines,
                 "reports_file": reports_file,
@@ -130,6 +167,26 @@ def command(
     elif reports_file:
         print_note(f"{reports_file}: {plural(run.reports, 'report')} of {plural(run.commands, 'command')}")
     return 3 if bad_lines else 0
+
+
+@contextmanager
+def kept_in(directory: str | None, run: Run, durability: Durability, *, syncer: bool) -> Iterator[Journal | None]:
+    """Give the journal that commands are kept in, if there is to be one; a journal that is there is recovered first."""
+    if directory is None:
+        yield None
+        return
+    if Path(directory).is_dir() and any(Path(directory).iterdir()):
+        recovered = recover(directory, run.name, durability=durability, syncer=syncer)
+        run.engine, journal = recovered.engine, recovered.journal
+        for warning in recovered.warnings:
+            print_note(f"ferrox: {warning}")
+        if journal.torn:
+            print_note(f"ferrox: {journal.torn}")
+        print_note(f"{directory}: going on behind sequence {journal.sequence}")
+    else:
+        journal = Journal.create(directory, run.capacity, durability=durability, syncer=syncer)
+    with journal:
+        yield journal
 
 
 @contextmanager
@@ -174,8 +231,8 @@ def text_of(frames: "bytes | memoryview", *, with_end: bool) -> bytes:
 class Peer:
     """Who sends commands: bytes come in, whole commands are cut from them and told to the engine."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, journal: Journal | None) -> None:
+        self.run, self.journal = run, journal
         self.sequence = 0
         self._records: list[bytes] = []
 
@@ -194,9 +251,14 @@ class Peer:
 
     def answer(self) -> None:
         """Tell the engine what was kept; its reports go out on the way."""
-        if self._records:
-            self.run.feed(b"".join(self._records))
-            self._records.clear()
+        if not self._records:
+            return
+        records = b"".join(self._records)
+        self._records.clear()
+        if self.journal:
+            records = self.journal.append(records)
+            self.journal.wait()
+        self.run.feed(records)
 
 
 class BinaryPeer(Peer):
@@ -238,8 +300,8 @@ class BinaryPeer(Peer):
 class TextPeer(Peer):
     """Lines of specs/text.md."""
 
-    def __init__(self, run: Run, *, with_end: bool) -> None:
-        super().__init__(run)
+    def __init__(self, run: Run, journal: Journal | None, *, with_end: bool) -> None:
+        super().__init__(run, journal)
         self._with_end = with_end
         self._number = 0
         self._bad = 0

@@ -80,7 +80,7 @@ TAKEN_WHEN_LOW: Final = bytes(
 KIND_AT: Final = 24
 HELD_SECONDS: Final = 30.0
 """How long an opening waits for the syncer of a writer that died."""
-NAP_SECONDS: Final = 0.000_1
+NAP_SECONDS: Final = 0.000_02
 
 
 class Durability(IntEnum):
@@ -131,6 +131,7 @@ class Journal:
         header: SegmentHeader,
         durability: Durability,
         torn: TornTail | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         """Take over an open and locked directory; not for callers, who use `create` and `open`."""
         self.directory: Final = directory
@@ -138,6 +139,8 @@ class Journal:
         self.durability: Final = durability
         self.torn: Final = torn
         """What `open` cut off and kept beside the segment, if a crash had torn it (JRN-14)."""
+        self.warnings: Final = warnings
+        """What `open` found damaged and could pass over: a slot of the commit mark."""
         self._descriptor = descriptor
         self._source = source
         self._chain = chain
@@ -220,8 +223,13 @@ class Journal:
         backend: str = "mmap",
         durability: Durability = Durability.D0,
         syncer: bool = False,
+        replay: Callable[[bytes], object] | None = None,
+        start: int | None = None,
     ) -> Self:
         """Go on with a journal in a new segment, after verifying all of it (JRN-11); the options are those of `create`.
+
+        The records from sequence `start` on, all without it, go to `replay` on the way, a batch at a time, so that an
+        engine is ready when the journal is.  When this raises, what was replayed is to be thrown away.
 
         A torn tail is kept beside its segment, cut off, and told of in `torn`.  Raise `UsageError` when there is no
         journal or another process holds it; raise `CorruptInput`, with nothing changed, when it is damaged.
@@ -235,7 +243,7 @@ class Journal:
             mark_file = _lock_mark(path, descriptor)
             if mark_file >= 0:
                 undo.callback(os.close, mark_file)
-            reading = _verify(path, descriptor)
+            reading = _verify(path, descriptor, replay, start)
             _cut(reading, descriptor)
             last = reading.segments[-1].header
             before = reading.hashes.get(len(reading.segments) - 2, bytes(32))
@@ -262,6 +270,7 @@ class Journal:
                 backend,
                 durability,
                 torn=reading.torn,
+                warnings=tuple(reading.warnings),
                 syncer=syncer,
             )
 
@@ -280,6 +289,7 @@ class Journal:
         durability: Durability,
         *,
         torn: TornTail | None = None,
+        warnings: tuple[str, ...] = (),
         syncer: bool,
     ) -> Self:
         """Make the segment of a header, and return a journal that writes it; `before` is the digest of the last one."""
@@ -298,7 +308,7 @@ class Journal:
         else:
             keeper = InlineKeeper(descriptor, backend, marks, before)
         undo.pop_all()
-        return cls(path, descriptor, source, chain, keeper, segment, header, Durability(durability), torn)
+        return cls(path, descriptor, source, chain, keeper, segment, header, Durability(durability), torn, warnings)
 
     # ------------------------------------------------------------------------------------------------------- to use it
 
@@ -364,6 +374,16 @@ class Journal:
         """
         self._expect_usable()
         return self._append(mark_record(first, reports, reports_crc))
+
+    def wait(self) -> None:
+        """Return when reports to all records so far may leave (JRN-22); raise `JournalFailed` if they never may."""
+        while self.released < self._chain.sequence:
+            self._expect_usable()
+            try:
+                self._keeper.wrote(self._chain.sequence)
+            except JournalFailed as error:
+                raise self._failed("a sync", error) from error
+            time.sleep(NAP_SECONDS)
 
     def sync(self) -> None:
         """Return when every record appended so far is on disk, and the commit mark says so (JRN-13)."""
@@ -608,8 +628,8 @@ def _lock_mark(path: str, descriptor: int) -> int:
             return file
 
 
-def _verify(path: str, descriptor: int) -> Reading:
-    """Return a reading of the whole journal; raise `CorruptInput` when it is damaged.
+def _verify(path: str, descriptor: int, replay: Callable[[bytes], object] | None, start: int | None) -> Reading:
+    """Return a reading of the whole journal, and replay what is asked for; raise `CorruptInput` when it is damaged.
 
     Every file is synced first, and then let go by the page cache, so that no decision rests on bytes that the cache has
     and the disk has not.
@@ -626,8 +646,16 @@ def _verify(path: str, descriptor: int) -> Reading:
                 os.close(file)
         os.fsync(descriptor)
         reading.load()
-        for _ in reading.batches():
-            pass
+        for records in reading.batches():
+            if replay:
+                last = reading.chain.sequence
+                wanted = (
+                    len(records) // RECORD_SIZE if start is None else min(last + 1 - start, len(records) // RECORD_SIZE)
+                )
+                if wanted > 0:
+                    replay(records[-wanted * RECORD_SIZE :])
+        if start is not None and start > reading.chain.sequence + 1:
+            raise UsageError(f"{path}: the journal ends at sequence {reading.chain.sequence}, before {start}")
     return reading
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ferrox.engine import make_engine
+from ferrox.journal import scan
 from ferrox.messages import ENVELOPE, unpack_reports
 from ferrox.testing.workload import Workload
 from ferrox.text import format_report, parse_command
@@ -254,3 +255,66 @@ def test_a_closed_standard_input_is_one_line(tmp_path):
     )
 
     assert (run.returncode, run.stdout, run.stderr) == (2, b"", b"ferrox: standard input: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--syncer"], ["--durability", "D1"], ["--durability", "D2", "--syncer"]])
+def test_a_pipe_with_a_journal_answers_as_one_without_and_keeps_every_command(options, tmp_path):
+    """JRN-22."""
+    frames = frames_of_flow(1000)
+
+    plain = ferrox_run("pipe", stdin=b"".join(frames), cwd=tmp_path)
+    kept = ferrox_run("pipe", "--journal", "kept", *options, stdin=b"".join(frames), cwd=tmp_path)
+
+    assert kept.stdout == plain.stdout
+    assert ferrox_json("verify", "kept", cwd=tmp_path)["verdict"] == "clean"
+    assert scan(tmp_path / "kept").last == 1001
+
+
+def test_what_a_killed_pipe_has_answered_is_there_and_is_gone_on_with(tmp_path):
+    """JRN-22: kill -9 after each of some answers, and the next call goes on."""
+    frames = frames_of_flow(500)
+    answers, sent = b"", 0
+    for share in (0.2, 0.5, 0.9):
+        process = ferrox_start("pipe", "--journal", "kept", cwd=tmp_path)
+        upto = int(len(frames) * share)
+        process.stdin.write(b"".join(frames[sent:upto]))
+        process.stdin.flush()
+        answers += receive(process, len(answers_of(frames[:upto])[0]) - len(answers))
+        process.kill()
+        process.communicate()
+        sent = upto
+    last = ferrox_run("pipe", "--journal", "kept", stdin=b"".join(frames[sent:]), cwd=tmp_path)
+
+    assert answers + last.stdout == answers_of(frames)[0]
+    assert b"going on behind sequence 450" in last.stderr
+
+
+def test_a_damaged_journal_is_refused_before_anything_is_answered(tmp_path):
+    ferrox_run("pipe", "--journal", "kept", stdin=b"".join(frames_of_flow(100)), cwd=tmp_path)
+    segment = next((tmp_path / "kept").glob("*.wal"))
+    data = bytearray(segment.read_bytes())
+    data[5000] ^= 1
+    segment.write_bytes(data)
+
+    refused = ferrox_run("pipe", "--journal", "kept", stdin=b"", cwd=tmp_path)
+
+    assert (refused.returncode, refused.stdout) == (3, b"")
+    assert b"offset 4992, sequence 15: expected checksum" in refused.stderr
+
+
+def test_a_journal_that_another_process_writes_is_told(tmp_path):
+    process = ferrox_start("pipe", "--journal", "kept", cwd=tmp_path)
+    process.stdin.write(b"".join(frames_of_flow(1)))
+    process.stdin.flush()
+    receive(process, 48)
+
+    second = ferrox_run("pipe", "--journal", "kept", stdin=b"", cwd=tmp_path)
+
+    assert second.returncode == 2
+    assert b"another process has this journal open" in second.stderr
+    process.communicate()
+
+
+def test_options_of_a_journal_need_one(tmp_path):
+    assert ferrox_run("pipe", "--durability", "D1", stdin=b"", cwd=tmp_path).returncode == 2
+    assert ferrox_run("pipe", "--syncer", stdin=b"", cwd=tmp_path).returncode == 2

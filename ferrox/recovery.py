@@ -1,0 +1,55 @@
+"""Recovery: an engine that stands where its journal ends (JRN-14, JRN-20, SNAP-9).
+
+The newest sound snapshot, then the records behind it.  The journal is verified in the same pass, all of it, also what
+the snapshot stands for: nothing that is damaged is passed over because it is not needed today.
+"""
+
+import os
+from typing import Any
+
+from attrs import frozen
+
+from ferrox.engine import Engine, make_engine
+from ferrox.journal import Journal, identify
+from ferrox.messages import RECORD_SIZE
+from ferrox.snapshot import Latest, latest_snapshot
+
+
+@frozen
+class Recovered:
+    """An engine and its journal, ready to go on together."""
+
+    engine: Engine
+    journal: Journal
+    snapshot: int
+    """The sequence number of the snapshot that it began from, 0 for none."""
+    replayed: int
+    """How many records were told to the engine."""
+    warnings: tuple[str, ...]
+    """What was damaged and could be passed over: snapshots, a slot of the commit mark."""
+
+
+def recover(
+    directory: str | os.PathLike[str], engine: str = "fast", *, snapshots: bool = True, **options: Any
+) -> Recovered:
+    """Open a journal for append, with an engine that has replayed it; `options` are those of `Journal.open`.
+
+    Without `snapshots` it is replayed from its first record.  Raise `UsageError` when there is no journal or another
+    process holds it, `CorruptInput` when it is damaged, with nothing changed.
+    """
+    header = identify(directory)
+    made = make_engine(engine, header.capacity)
+    latest = latest_snapshot(directory, header.uuid) if snapshots or header.base_sequence > 1 else Latest(None, b"", [])
+    if latest.path:
+        made.restore(latest.state)
+    replayed = 0
+
+    def replay(records: bytes) -> None:
+        nonlocal replayed
+        replayed += len(records) // RECORD_SIZE
+        while records:
+            taken, _ = made.apply(records)
+            records = records[taken * RECORD_SIZE :]
+
+    journal = Journal.open(directory, replay=replay, start=latest.sequence + 1, **options)
+    return Recovered(made, journal, latest.sequence, replayed, (*latest.warnings, *journal.warnings))
