@@ -41,14 +41,18 @@ STRIDE: Final = 16
 APPENDED, WANTED, STOP, SLEEPING, DURABLE, MARKED, STATE, ERROR, READY, LOW, HASHED, DIGESTS = (
     STRIDE * n for n in range(12)
 )
-"""The words: the writer's APPENDED (sequence number), WANTED (of a commit mark it waits for) and STOP; the rest is the
-syncer's.  READY is the last sequence number that there is a file for, LOW the error number of a disk that is full,
+"""The words: the writer's APPENDED (sequence number), WANTED (one that it waits for, with the commit mark) and STOP; the
+rest is the syncer's.  READY is the last sequence number that there is a file for, LOW the error number of a disk that is full,
 HASHED the first sequence number of the segments whose digests are not there yet; four digests follow."""
 PAGE: Final = 4096
 STARTING, RUNNING, FAILED, STOPPED = range(4)
 
 AHEAD: Final = 2
 """Segments that are prepared behind the one that is written."""
+STRICT: Final = 2
+"""The level at which each commit mark is synced before it counts."""
+PACE_SECONDS: Final = 0.01
+"""From one sync to the next where no acknowledgement waits for it (D0)."""
 SPIN_SECONDS: Final = 0.002
 NAP_SECONDS: Final = 0.000_02
 SLEEP_MS: Final = 50
@@ -60,10 +64,8 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 class SyncerKeeper:
     """A keeper whose work is done by a syncer: nothing here waits for the disk but `sync` and `stop`."""
 
-    def __init__(
-        self, directory: int, backend: str, marks: MarkFile, before: bytes, place: Place, *, strict: bool
-    ) -> None:
-        """Start the syncer of a writer at the beginning of a segment; with `strict` it syncs each commit mark (D2).
+    def __init__(self, directory: int, backend: str, marks: MarkFile, before: bytes, place: Place, level: int) -> None:
+        """Start the syncer of a writer at the beginning of a segment, for a level of durability, 0 .. 2.
 
         Raise `JournalFailed` when it does not start.
         """
@@ -81,7 +83,7 @@ class SyncerKeeper:
         self.calls = 0
         marks.close()  # the syncer's from here on, and its lock with it
         package = str(Path(__file__).parents[2])
-        arguments = [self.memory, self.wake, directory, *place, int(strict)]
+        arguments = [self.memory, self.wake, directory, *place, level]
         self.process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-c", PROGRAM, *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -148,7 +150,7 @@ class SyncerKeeper:
 
     def sync(self, segment: SegmentFile, chain: Chain, *, mark: bool) -> None:  # noqa: ARG002
         """Wait until all records are on disk, and with `mark` until the commit mark is, too."""
-        self.words[WANTED] = chain.sequence if mark else self.words[WANTED]
+        self.words[WANTED] = chain.sequence
         self.wrote(chain.sequence)
         self._wait(lambda: self.words[MARKED if mark else DURABLE] >= chain.sequence, None)
 
@@ -197,11 +199,11 @@ class SyncerKeeper:
 class Syncer:
     """The process's side."""
 
-    def __init__(self, memory: int, wake: int, directory: int, place: Place, *, strict: bool) -> None:
+    def __init__(self, memory: int, wake: int, directory: int, place: Place, level: int) -> None:
         """Open what is there: the segment that is begun, and the commit mark, which is locked from here on."""
         self.map = mmap.mmap(memory, PAGE)
         self.words = memoryview(self.map).cast("q")
-        self.wake, self.directory, self.first, self.strict = wake, directory, place, strict
+        self.wake, self.directory, self.first, self.level = wake, directory, place, level
         self.files: dict[int, int] = {0: self._open(place.name)}
         file = os.open(MARK_NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -258,6 +260,11 @@ class Syncer:
             leaving = words[STOP] or self._orphaned()
             appended = words[APPENDED]
             if appended > self.durable:
+                pause = last_work + PACE_SECONDS - time.monotonic()
+                if self.level == 0 and pause > 0 and not leaving and words[WANTED] <= self.durable:
+                    # Nobody waits for this one, and every sync is a little in the writer's way.
+                    time.sleep(min(pause, SPIN_SECONDS))
+                    continue
                 self._sync(appended)
                 last_work = time.monotonic()
             elif words[MARKED] < self.durable and (
@@ -283,7 +290,7 @@ class Syncer:
         place = self._place(last)
         offset = HEADER_SIZE + (appended - place.base) * RECORD_SIZE
         self.marks.write(appended, int.from_bytes(os.pread(self.files[last], 4, offset), "little"))
-        if self.strict:
+        if self.level == STRICT:
             self._sync_mark()
         if last > first:
             self.turned.set()
@@ -359,8 +366,8 @@ def main() -> None:
     """Be the syncer that a `SyncerKeeper` has started."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the writer gets these, and ends this process by ending itself
-    memory, wake, directory, base, epoch, records, strict = map(int, sys.argv[1:])
+    memory, wake, directory, base, epoch, records, level = map(int, sys.argv[1:])
     # A description of its own: the writer's carries the lock of the journal, which must end with the writer.
     own = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.close(directory)
-    Syncer(memory, wake, own, Place(base, epoch, records), strict=bool(strict)).run()
+    Syncer(memory, wake, own, Place(base, epoch, records), level).run()

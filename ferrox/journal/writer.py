@@ -304,7 +304,7 @@ class Journal:
             marks.sync()
         keeper: Keeper
         if syncer:
-            keeper = SyncerKeeper(descriptor, backend, marks, before, place, strict=durability is Durability.D2)
+            keeper = SyncerKeeper(descriptor, backend, marks, before, place, int(durability))
         else:
             keeper = InlineKeeper(descriptor, backend, marks, before)
         undo.pop_all()
