@@ -41,9 +41,9 @@ STRIDE: Final = 16
 APPENDED, WANTED, STOP, SLEEPING, DURABLE, MARKED, STATE, ERROR, READY, LOW, HASHED, DIGESTS = (
     STRIDE * n for n in range(12)
 )
-"""The words: the writer's APPENDED (sequence number), WANTED (one that it waits for, with the commit mark) and STOP; the
-rest is the syncer's.  READY is the last sequence number that there is a file for, LOW the error number of a disk that is full,
-HASHED the first sequence number of the segments whose digests are not there yet; four digests follow."""
+"""The words.  The writer's are APPENDED (sequence number), WANTED (one that it waits for, with the commit mark) and STOP;
+the rest is the syncer's.  READY is the last sequence number that there is a file for, LOW the error number of a disk
+that is full, HASHED the first sequence number whose segment's digest is not there yet; four digests follow."""
 PAGE: Final = 4096
 STARTING, RUNNING, FAILED, STOPPED = range(4)
 
