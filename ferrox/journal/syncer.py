@@ -41,7 +41,7 @@ STRIDE: Final = 16
 APPENDED, WANTED, STOP, SLEEPING, DURABLE, MARKED, STATE, ERROR, READY, LOW, HASHED, DIGESTS = (
     STRIDE * n for n in range(12)
 )
-"""The words.  The writer's are APPENDED (sequence number), WANTED (one that it waits for, with the commit mark) and STOP;
+"""The words.  The writer's are APPENDED (sequence number), WANTED (one that it waits for, with its mark) and STOP;
 the rest is the syncer's.  READY is the last sequence number that there is a file for, LOW the error number of a disk
 that is full, HASHED the first sequence number whose segment's digest is not there yet; four digests follow."""
 PAGE: Final = 4096
