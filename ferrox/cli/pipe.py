@@ -175,7 +175,7 @@ def kept_in(directory: str | None, run: Run, durability: Durability, *, syncer: 
     if directory is None:
         yield None
         return
-    if Path(directory).is_dir() and any(Path(directory).iterdir()):
+    if any(Path(directory).glob("*.wal")):  # without a segment nothing was ever written
         recovered = recover(directory, run.name, durability=durability, syncer=syncer)
         run.engine, journal = recovered.engine, recovered.journal
         for warning in recovered.warnings:

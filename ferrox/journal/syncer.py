@@ -81,21 +81,25 @@ class SyncerKeeper:
         self.words[HASHED] = place.base
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.calls = 0
-        marks.close()  # the syncer's from here on, and its lock with it
+        fcntl.flock(marks.file, fcntl.LOCK_UN)  # the syncer's from here on
+        # A description of its own: ours carries the lock of the journal, which must end with this process.
+        shared = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         package = str(Path(__file__).parents[2])
-        arguments = [self.memory, self.wake, directory, *place, level]
+        arguments = [self.memory, self.wake, shared, *place, level]
         self.process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-c", PROGRAM, *map(str, arguments)],
             stdin=subprocess.PIPE,
-            pass_fds=(self.memory, self.wake, directory),
+            pass_fds=(self.memory, self.wake, shared),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))},
             start_new_session=True,
         )
+        os.close(shared)
         try:
             self._wait(lambda: self.words[STATE] != STARTING, START_SECONDS)
         except BaseException:
             self.close()
             raise
+        marks.close()
 
     @property
     def durable(self) -> int:
@@ -367,7 +371,4 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the writer gets these, and ends this process by ending itself
     memory, wake, directory, base, epoch, records, level = map(int, sys.argv[1:])
-    # A description of its own: the writer's carries the lock of the journal, which must end with the writer.
-    own = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    os.close(directory)
-    Syncer(memory, wake, own, Place(base, epoch, records), level).run()
+    Syncer(memory, wake, directory, Place(base, epoch, records), level).run()

@@ -48,12 +48,15 @@ from ferrox.journal.layout import (
     FORMAT_VERSION,
     HEADER_SIZE,
     MARK_NAME,
+    MARK_SIZE,
     SEGMENT_HEADER,
     SEGMENT_RECORDS,
     SEGMENT_RECORDS_MAX,
     CommitMark,
     SegmentHeader,
     pack_marks,
+    segment_name,
+    unpack_marks,
 )
 from ferrox.journal.reader import Reading, TornTail
 from ferrox.journal.storage import BACKENDS
@@ -188,9 +191,7 @@ class Journal:
         descriptor = _lock(path)
         with ExitStack() as undo, _explained(f"{path}: the journal cannot be created"):
             undo.callback(os.close, descriptor)
-            if taken := names_in(descriptor):
-                what = "already holds a journal" if MARK_NAME in taken else f"is not empty (it holds {taken[0]!r})"
-                raise UsageError(f"{path}: this directory {what}; choose another one for a new journal")
+            _expect_free(path, descriptor)
             uuid, salt = source.random_bytes(16), source.salt()
             chain = Chain(salt, salt, 0, 0)
             mark = CommitMark(uuid, 1, 0, salt)
@@ -555,6 +556,27 @@ class Journal:
             "Nothing more is written. Mend the disk, then open the journal again."
         )
         return JournalFailed(self._failure)
+
+
+def _expect_free(path: str, descriptor: int) -> None:
+    """Raise `UsageError` unless a directory is empty, but for what a creation that was interrupted has left.
+
+    The first segment is made last, so without it nothing was ever written.
+    """
+    first = segment_name(1, 1)
+    for name in names_in(descriptor):
+        if name == MARK_NAME:
+            file = open_file(descriptor, name, joined(path, name))
+            page = read_at(file, MARK_SIZE + 1, 0, joined(path, name))
+            os.close(file)
+            unwritten = pack_marks(unpack_marks(page, joined(path, name))[0]._replace(durable=0)) == page
+            if unwritten and not any(other.endswith(".wal") for other in names_in(descriptor)):
+                continue
+        elif name in (MARK_NAME + TEMPORARY, first + TEMPORARY):
+            continue
+        there = names_in(descriptor)
+        what = "already holds a journal" if MARK_NAME in there else f"is not empty (it holds {name!r})"
+        raise UsageError(f"{path}: this directory {what}; choose another one for a new journal")
 
 
 def _make_directory(path: str) -> None:

@@ -84,6 +84,37 @@ def test_an_unknown_backend_is_a_usage_error(tmp_path):
     assert not (tmp_path / "j").exists()
 
 
+def test_a_creation_that_was_interrupted_can_be_repeated(tmp_path, monkeypatch):
+    """JRN-17: the first segment comes last, so without it nothing was ever written."""
+    really = os.rename
+    for steps in range(2):
+
+        def rename(source, target, left=[steps], **more):  # noqa: B006
+            if not left[0]:
+                os._exit(0)
+            left[0] -= 1
+            really(source, target, **more)
+
+        pid = os.fork()
+        if not pid:
+            monkeypatch.setattr(os, "rename", rename)
+            create(tmp_path / "j")
+        os.waitpid(pid, 0)
+        assert not segments(tmp_path / "j")
+
+    create(tmp_path / "j").close()
+    assert scan(tmp_path / "j").verdict == "clean"
+
+
+def test_a_commit_mark_that_knows_of_records_is_no_free_directory(tmp_path):
+    with create(tmp_path / "j") as journal:
+        journal.append(orders(1))
+    segments(tmp_path / "j")[0].unlink()
+
+    with pytest.raises(UsageError, match="already holds a journal"):
+        create(tmp_path / "j")
+
+
 # --------------------------------------------------------------------------------------------------- prepared files
 
 
@@ -397,7 +428,7 @@ def test_flipped_bits_below_the_syncers_watermark_are_corrupt(tmp_path):
     with create(tmp_path / "j", syncer=True) as journal:
         journal.append(orders(10))
         journal.sync()
-        shutil.copytree(tmp_path / "j", tmp_path / "crashed")
+        shutil.copytree(tmp_path / "j", tmp_path / "crashed", ignore=shutil.ignore_patterns("*.tmp"))
     path = segments(tmp_path / "crashed")[0]
     data = bytearray(path.read_bytes())
     data[HEADER_SIZE + 9 * RECORD_SIZE + 40] ^= 1
