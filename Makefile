@@ -8,7 +8,7 @@ JOBS ?= 2
 COMPILED := build/compiled
 SOURCES := $(shell find ferrox -name '*.py') setup.py pyproject.toml
 
-.PHONY: run test test-pure test-compiled install-check check setup compiled format clean help
+.PHONY: run test faults soak test-pure test-compiled install-check check setup compiled format clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,12 +43,18 @@ $(COMPILED)/ready: $(VENV)/ready $(SOURCES)
 
 test-pure: $(VENV)/ready  ## every test but the exhaustive ones on the interpreted build, with branch coverage
 	@rm -f .coverage*
-	FERROX_EXPECT=pure $(BIN)/coverage run $(BIN)/pytest -n $(JOBS) -m "not exhaustive"
+	FERROX_EXPECT=pure $(BIN)/coverage run $(BIN)/pytest -n $(JOBS) -m "not exhaustive and not faults"
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 test-compiled: $(COMPILED)/ready  ## every test that can meet the fast engine, on the compiled build
 	FERROX_EXPECT=compiled PYTHONPATH=$(COMPILED) $(BIN)/pytest -n $(JOBS) -m "not reference"
+
+faults: $(COMPILED)/ready  ## the fault suite of the journal, the share that `make test` runs too
+	PYTHONPATH=$(COMPILED) $(BIN)/pytest -n $(JOBS) tests/faults
+
+soak: $(COMPILED)/ready  ## the fault suite with the counts of a release: 10,000 kills, 100,000 losses of power
+	FERROX_FAULTS=soak PYTHONPATH=$(COMPILED) $(BIN)/pytest -n $(JOBS) --timeout 7200 tests/faults
 
 install-check:  ## install into empty environments, as a user would, without a C compiler and with one
 	@rm -rf build/install build/lib.* build/temp.* build/bdist.* && mkdir -p build/install

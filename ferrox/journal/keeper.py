@@ -103,16 +103,20 @@ class MarkFile:
     def __init__(self, file: int, mark: CommitMark, slot: int) -> None:
         """Take over a file, the mark that counts in it, and the slot of that mark, 0 or 1."""
         self.file, self.mark, self.slot = file, mark, slot
+        self.synced = True
 
     def write(self, sequence: int, checksum: int) -> None:
         """Say that all records up to one are on disk, and what its checksum is."""
         self.mark = self.mark._replace(durable=sequence, chain=checksum)
-        self.slot = 1 - self.slot
+        if self.synced:  # else the other slot is the only one that is on disk for sure
+            self.slot = 1 - self.slot
+        self.synced = False
         write_at(self.file, self.mark.pack().ljust(MARK_SECTOR, b"\0"), self.slot * MARK_SECTOR)
 
     def sync(self) -> None:
         """Return when what was said is on disk."""
         os.fdatasync(self.file)
+        self.synced = True
 
     def close(self) -> None:
         """Let go of the file."""

@@ -117,7 +117,7 @@ class Segment(NamedTuple):
 
 
 class Remainder(NamedTuple):
-    """A file behind the last segment, whose header is not in order: prepared, or torn (JRN-8, JRN-19)."""
+    """A file from the first one on whose header is not in order: prepared, or torn (JRN-8, JRN-19)."""
 
     name: str
     path: str
@@ -125,7 +125,9 @@ class Remainder(NamedTuple):
     base: int
     epoch: int
     error: SegmentCorrupt
-    """What is wrong with the header, in case that it was on disk."""
+    """What is wrong with the header, or with the one before it, in case that it was on disk."""
+    header: SegmentHeader | None = None
+    """If it is in order: the segment was begun before the one before it was on disk."""
 
 
 def read(
@@ -244,9 +246,15 @@ class Reading:
                 raise
             self.remainders.append(Remainder(name, path, size, base, epoch, error))
             return
-        if self.remainders:
-            raise self.remainders[0].error
-        self.segments.append(Segment(header, path, size))
+        if not self.remainders:
+            self.segments.append(Segment(header, path, size))
+            return
+        # A segment may be begun while all of the one before it, its header too, is not on disk, and no more than that.
+        last, lost = self.segments[-1].header, self.remainders[0]
+        following = last._replace(base_sequence=lost.base + last.segment_records).name
+        if len(self.remainders) > 1 or header.uuid != last.uuid or name != following:
+            raise lost.error
+        self.remainders.append(Remainder(name, path, size, base, epoch, lost.error, header))
 
     def _witnessed(self) -> int:
         """Return how far the segments say that the journal is on disk (JRN-6)."""
@@ -254,6 +262,8 @@ class Reading:
         for segment, following in pairwise(self.segments):
             begins = following.header.epoch > segment.header.epoch or following.header.format_version == 1
             known = following.base - 1 if begins else segment.base - 1
+        if any(remainder.header for remainder in self.remainders):
+            known = max(known, self.remainders[0].base - 1)
         return known
 
     def _check_end(self) -> None:
@@ -464,14 +474,17 @@ class Reading:
         if later and sequence == later[0].base:
             return
         sizes = {following.header.name: self._behind(following, following.header.salt) for following in later}
+        sizes |= {
+            remainder.name: size
+            for remainder in self.remainders
+            if (size := self._behind(remainder, remainder.header.salt if remainder.header else None))
+        }
         if sequence <= self.durable and (later or sequence not in {other.base for other in self.remainders}):
             found = self.chain.flaw(read_at(file, RECORD_SIZE, offset, segment.path))
             raise JournalCorrupt(segment.path, offset, sequence, found, durable=self.durable)
         for remainder in self.remainders:
             if remainder.base <= self.durable:
                 raise remainder.error
-            if size := self._behind(remainder, None):
-                sizes[remainder.name] = size
         if end > offset or sizes:
             slots = -(-(end - offset) // RECORD_SIZE)
             slots += sum(-(-max(0, size - HEADER_SIZE) // RECORD_SIZE) for size in sizes.values())

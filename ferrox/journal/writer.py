@@ -242,9 +242,11 @@ class Journal:
         with ExitStack() as undo, _explained(f"{path}: the journal cannot be opened for append"):
             undo.callback(os.close, descriptor)
             mark_file = _lock_mark(path, descriptor)
-            if mark_file >= 0:
+            if isinstance(mark_file, int):
                 undo.callback(os.close, mark_file)
             reading = _verify(path, descriptor, replay, start)
+            if isinstance(mark_file, OSError):
+                raise mark_file
             _cut(reading, descriptor)
             last = reading.segments[-1].header
             before = reading.hashes.get(len(reading.segments) - 2, bytes(32))
@@ -365,7 +367,7 @@ class Journal:
         """
         self._expect_usable()
         check_given(records)
-        return self._append(records)
+        return self._append(records, self._source.clock())
 
     def mark(self, first: int = 0, reports: int = 0, reports_crc: int = 0) -> bytes:
         """Append a MARK and return it sealed: the watermark, and what the engine said to the records from `first` on.
@@ -374,7 +376,7 @@ class Journal:
         (JRN-21).
         """
         self._expect_usable()
-        return self._append(mark_record(first, reports, reports_crc))
+        return self._append(mark_record(first, reports, reports_crc), 0)
 
     def wait(self) -> None:
         """Return when reports to all records so far may leave (JRN-22); raise `JournalFailed` if they never may."""
@@ -427,13 +429,12 @@ class Journal:
 
     # ------------------------------------------------------------------------------------------------------- the parts
 
-    def _append(self, records: bytes) -> bytes:
+    def _append(self, records: bytes, now_ns: int) -> bytes:
         """Write records that may be written; most are far from the end of the segment and of the room made."""
         last = self._chain.sequence + len(records) // RECORD_SIZE
         easy = last <= self._easy
         if not easy:
             self._make_room(records, last)
-        now_ns = self._source.clock()
         # Whatever interrupts what follows, a keyboard included, leaves a journal that only recovery can judge.
         self._failure = "an append was interrupted; open the journal again to go on"
         try:
@@ -591,7 +592,8 @@ def _make_directory(path: str) -> None:
         raise UsageError(f"{path}: the directory cannot be made: {reason}") from None
     parent = open_directory(place.absolute().parent)
     try:
-        os.fsync(parent)
+        with _explained(f"{path}: the directory cannot be made durable"):
+            os.fsync(parent)
     finally:
         os.close(parent)
 
@@ -625,15 +627,15 @@ def _check_backend(backend: str) -> None:
         raise UsageError(f"there is no backend {backend!r}; choose one of: {', '.join(BACKENDS)}")
 
 
-def _lock_mark(path: str, descriptor: int) -> int:
-    """Return a descriptor of the commit mark, held alone, or -1 when there is none to hold.
+def _lock_mark(path: str, descriptor: int) -> int | OSError:
+    """Return a descriptor of the commit mark, held alone, or why it cannot be opened: verifying tells more about it.
 
     The syncer of a writer that died holds it until what was written is on disk.
     """
     try:
         file = os.open(MARK_NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descriptor)
-    except OSError:
-        return -1  # verifying tells what is wrong with it
+    except OSError as error:
+        return error
     end = time.monotonic() + HELD_SECONDS
     while True:
         try:

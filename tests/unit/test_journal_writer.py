@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from crc32c import crc32c
 
@@ -19,7 +20,7 @@ from ferrox.journal import Durability, Journal, Source, command_records, read, s
 from ferrox.journal.keeper import InlineKeeper
 from ferrox.journal.layout import HEADER_SIZE, MARK, MARK_NAME
 from ferrox.journal.storage import BACKENDS
-from ferrox.messages import COMMAND_SIZE, ENVELOPE, RECORD_SIZE, CancelOrder, DefineInstrument, NewOrder
+from ferrox.messages import COMMAND_SIZE, ENVELOPE, RECORD_DTYPE, RECORD_SIZE, CancelOrder, DefineInstrument, NewOrder
 from ferrox.snapshot import write_snapshot
 from ferrox.terms import Annotation, Side, TimeInForce, TradingState
 from ferrox.testing.workload import applier
@@ -269,6 +270,16 @@ def test_a_mark_carries_the_watermark_and_what_the_engine_said(tmp_path):
     assert (sequence, time_ns, kind, size, session, lag) == (2, 1, Annotation.MARK, 0, 0, 1)
     assert MARK.unpack(sealed[-COMMAND_SIZE:]) == (1, 1, crc32c(reports))
     assert everything(tmp_path / "j")[RECORD_SIZE : 2 * RECORD_SIZE] == sealed
+
+
+def test_a_mark_repeats_the_time_before_it_whatever_the_clock_says(tmp_path):
+    """JRN-9."""
+    with Journal.create(tmp_path / "j", CAPACITY) as journal:
+        journal.append(orders(1))
+        journal.mark()
+
+    times = np.frombuffer(everything(tmp_path / "j"), RECORD_DTYPE)["time_ns"]
+    assert times.tolist() == [1, 1, 1]
 
 
 # ------------------------------------------------------------------------------------------------------------ levels
