@@ -142,6 +142,12 @@ def newest_sequence(descriptor: int, uuid: bytes) -> int:
     return 0
 
 
+def state_header(state: bytes) -> tuple[int, int, int, int]:
+    """Return what a state says of itself: sequence number, clock, order capacity, instrument capacity."""
+    fields = SNAPSHOT_HEADER.unpack_from(state)
+    return fields[4], fields[5], fields[6], fields[7]
+
+
 # ------------------------------------------------------------------------------------------------------------ the parts
 
 

@@ -46,8 +46,7 @@ from ferrox.journal.layout import (
 from ferrox.journal.reader import BATCH, Scan, Segment, read, scan, written
 from ferrox.journal.writer import Journal, Source
 from ferrox.messages import COMMAND_SIZE, RECORD_DTYPE, RECORD_SIZE
-from ferrox.snapshot import SNAPSHOT_NAME, newest_sequence, read_snapshot, write_snapshot
-from ferrox.state import SNAPSHOT_HEADER
+from ferrox.snapshot import SNAPSHOT_NAME, newest_sequence, read_snapshot, state_header, write_snapshot
 from ferrox.terms import SEQUENCE_MAX, Annotation
 
 REPORT_JSON: Final = "loss-report.json"
@@ -273,8 +272,8 @@ class Survey:
             path = Path(self.directory) / name
             try:
                 state = read_snapshot(path, self.uuid)
-                fields = SNAPSHOT_HEADER.unpack_from(state)
-                capacity = Capacity(fields[6], fields[7])
+                _, time_ns, orders, instruments = state_header(state)
+                capacity = Capacity(orders, instruments)
                 if capacity != (self.capacity or capacity):
                     raise CorruptInput(f"expected a state for {self.capacity}, found one for {capacity}")
                 make_engine("reference", capacity).restore(state)
@@ -283,7 +282,7 @@ class Survey:
             else:
                 self.capacity = capacity
                 self.snapshots.append((int(match[1]), path))
-                self.times[int(match[1])] = fields[5]
+                self.times[int(match[1])] = time_ns
 
     def _look_everywhere(self) -> tuple[int, int, list[Seen]]:
         """Return the watermark (JRN-6), the highest sequence number with a trace, and what is sound by itself."""
@@ -780,13 +779,15 @@ def _undone(out: str | os.PathLike[str]) -> Iterator[None]:
     ours = not os.path.lexists(place) or (existed and not any(place.iterdir()))
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if ours:
             with suppress(OSError):
                 for path in place.iterdir():
                     path.unlink()
                 if not existed:
                     place.rmdir()
+        if isinstance(error, OSError):
+            raise JournalFailed(f"{os.fspath(out)}: {error.strerror}; nothing was kept here") from error
         raise
 
 
