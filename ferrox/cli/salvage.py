@@ -80,6 +80,10 @@ def show(result: dict[str, Any], out: str | None) -> None:
     ]
     pairs.append(("keeps", f"{plural(kept['records'], 'record')}{span}"))
     pairs.append(("", kept["why"]))
+    if kept["stood_for"]:
+        pairs.append(
+            ("", f"{plural(kept['stood_for'], 'record')} before that are not kept: the snapshot stands for them")
+        )
     if lost["records"]:
         told = f"{plural(lost['records'], 'record')}, sequence {lost['first_sequence']} to {lost['last_sequence']}"
         pairs.append(("loses", styled((told, BAD))))

@@ -90,7 +90,7 @@ class Retention:
     def reason(self) -> str:
         """Why nothing more may go, in one sentence."""
         if len(self.kept) < self.wanted:
-            return f"{len(self.kept)} sound snapshots are there, and {self.wanted} have to be before anything may go"
+            return f"expected {self.wanted} sound snapshots to stand for what goes, found {len(self.kept)}"
         return f"snapshots up to sequence {self.kept[-1]} stand for what may go, and the last {BEGUN} segments stay"
 
 
@@ -117,10 +117,10 @@ def archive(directory: str | os.PathLike[str], *, keep: int = KEPT, to: str | os
     fails, `CorruptInput` when the journal is damaged; what had not gone by then stays.
     """
     with _alone(directory) as descriptor:
+        if to is not None and Path(to).resolve() == Path(directory).resolve():
+            raise UsageError(f"{to}: this is the journal itself; name another directory to archive to")
         found = retention(directory, keep)
-        if not found.items:
-            return found
-        target = _open_target(directory, to) if to is not None else None
+        target = _open_target(to) if to is not None and found.items else None
         try:
             for item in found.items:
                 if target is not None and to is not None:
@@ -235,11 +235,9 @@ def _explained(path: str) -> Iterator[None]:
         raise UsageError(f"{path}: {error.strerror or error}; what had not gone by then stays") from error
 
 
-def _open_target(directory: str | os.PathLike[str], to: str | os.PathLike[str]) -> int:
+def _open_target(to: str | os.PathLike[str]) -> int:
     """Return a descriptor of the directory that takes what goes, made if it is not there."""
     place = Path(to)
-    if place.resolve() == Path(directory).resolve():
-        raise UsageError(f"{place}: this is the journal itself; name another directory to archive to")
     try:
         place.mkdir(DIRECTORY_MODE, exist_ok=True)
         parent = open_directory(place.absolute().parent)

@@ -19,6 +19,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -56,7 +57,8 @@ COPY_SIZE: Final = 1 << 20
 KIND_AT: Final = 24
 NOT_USED: Final = (
     "Records beyond a hole are not used, even where each is sound by itself: what an engine says to a record depends "
-    "on every record before it, and behind a hole that is unknown."
+    "on every record before it, and behind a hole that is unknown. Those before a snapshot that is begun with are in "
+    "its state."
 )
 
 
@@ -546,6 +548,7 @@ class Plan:
                 "last_sequence": way.last if way.length else 0,
                 "records": way.length,
                 "snapshot": way.snapshot.name if way.snapshot else None,
+                "stood_for": way.first - 1,
                 "why": self.why(),
             },
             "lost": {
@@ -660,12 +663,14 @@ def show_report(report: dict[str, Any]) -> str:
     """Return a loss report as text."""
     source, kept, lost, not_used = report["source"], report["kept"], report["lost"], report["not_used"]
     lines = [
-        f"Loss report of journal {source['uuid']}, salvaged by Ferrox {report['ferrox']} at {report['time_ns']} ns",
+        f"Loss report of journal {source['uuid']}, salvaged by Ferrox {report['ferrox']}",
+        f"at {datetime.fromtimestamp(report['time_ns'] // 10**9, UTC):%Y-%m-%d %H:%M:%S} UTC",
         "",
         f"source      {source['directory']}, {source['verdict']}",
         f"new         {report['new']['directory']}, journal {report['new']['uuid']}",
         f"kept        {kept['records']} records, {kept['first_sequence']} to {kept['last_sequence']}",
         f"            {kept['why']}",
+        f"            {kept['stood_for']} records are not kept, for a snapshot stands for them",
         f"lost        {lost['records']} records, {lost['first_sequence']} to {lost['last_sequence']}",
         f"            {lost['acknowledged']} of them at or below the watermark, {lost['durable_sequence']}",
         f"not used    {not_used['records']} records that are sound by themselves",

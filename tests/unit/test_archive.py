@@ -122,7 +122,7 @@ def test_what_is_behind_the_oldest_kept_snapshot_may_go_and_nothing_else(place):
         assert [item.first for item in found.snapshots] == older
         assert found.size == sum(len(before[item.name]) for item in found.items)
     assert [item.last for item in retention(place).segments] == [8, 16]
-    assert "3 sound snapshots are there, and 4 have to be" in retention(place, 4).reason
+    assert "expected 4 sound snapshots to stand for what goes, found 3" in retention(place, 4).reason
     assert contents(place) == before
     assert not (place / LOCK_NAME).exists()
 
