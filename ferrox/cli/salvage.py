@@ -9,7 +9,7 @@ import ferrox
 from ferrox.cli import CORRUPT
 from ferrox.cli.output import examples, json_option, plural, print_json
 from ferrox.errors import UsageError
-from ferrox.journal.salvage import REPORT_JSON, REPORT_TEXT, Plan, Survey, plan, salvage
+from ferrox.journal.salvage import REPORT_JSON, REPORT_TEXT, UNCERTAIN, Plan, Survey, plan, salvage
 
 
 @click.command(
@@ -90,6 +90,8 @@ def show(result: dict[str, Any], out: str | None) -> None:
         pairs.append(("", f"{lost['acknowledged']:,} of them at or below the watermark, {lost['durable_sequence']}"))
     else:
         pairs.append(("loses", styled(("nothing", GOOD))))
+    if not lost["certain"]:
+        pairs.append(("", UNCERTAIN))
     if not_used["records"]:
         pairs.append(("not used", f"{plural(not_used['records'], 'record')} sound by themselves"))
         pairs += [

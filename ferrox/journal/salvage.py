@@ -62,6 +62,11 @@ NOT_USED: Final = (
 )
 
 
+UNCERTAIN: Final = (
+    "there is no commit mark to say how far the journal went: a last segment that is gone leaves no trace"
+)
+
+
 class Finding(NamedTuple):
     """Something that is not as it should be, and where."""
 
@@ -557,6 +562,7 @@ class Plan:
                 "records": self.lost,
                 "acknowledged": self.acknowledged,
                 "durable_sequence": survey.watermark,
+                "certain": survey.mark is not None,
             },
             "not_used": {
                 "records": sum(run.last + 1 - run.first for run in self.not_used),
@@ -673,6 +679,7 @@ def show_report(report: dict[str, Any]) -> str:
         f"            {kept['stood_for']} records are not kept, for a snapshot stands for them",
         f"lost        {lost['records']} records, {lost['first_sequence']} to {lost['last_sequence']}",
         f"            {lost['acknowledged']} of them at or below the watermark, {lost['durable_sequence']}",
+        *([] if lost["certain"] else [f"            {UNCERTAIN}"]),
         f"not used    {not_used['records']} records that are sound by themselves",
     ]
     lines += [

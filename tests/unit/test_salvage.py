@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -221,6 +222,8 @@ def test_without_a_commit_mark_nothing_is_lost(what, place, tmp_path):
 
     assert report["lost"]["records"] == 0
     assert MARK_NAME in report["found"][0]["file"]
+    assert not report["lost"]["certain"], "a last segment that is gone leaves no trace then"
+    assert module.UNCERTAIN in (tmp_path / "new" / REPORT_TEXT).read_text()
 
 
 @pytest.mark.parametrize("left", [0, 100, HEADER_SIZE, HEADER_SIZE + 1, HEADER_SIZE + 3 * RECORD_SIZE + 5])
@@ -464,6 +467,73 @@ def test_a_report_that_was_edited_is_noticed_and_names_every_file_by_its_digest(
     path.write_text("nonsense")
     with pytest.raises(CorruptInput, match="no loss report"):
         read_report(path)
+
+
+# ------------------------------------------------------------------------------------------- whatever comes together
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_whatever_happens_to_its_files_no_wrong_record_is_kept(seed, tmp_path):
+    """JRN-25: several faults at once, of bits, files, names and other journals."""
+    place, dice = make(tmp_path / "old", snapshots=(4, 11, 17)), random.Random(seed)
+    for number in (1, 2):
+        with Journal.open(place, source=Source.seeded(number)) as journal:
+            journal.append(commands(5, 30 + 10 * number))
+    whole = canonical(everything(place))
+    other = make(tmp_path / "other", seed=8, snapshots=(4, 11))
+    for _ in range(dice.choice([1, 1, 2, 3])):
+        break_something(place, other, dice)
+    before, found = contents(place), scan(place)
+
+    try:
+        report = save(place, tmp_path / "new", from_snapshot=dice.random() < 0.5)
+    except UsageError:
+        assert found.verdict == "clean"
+        return
+    except CorruptInput:
+        assert found.verdict == "corrupt"
+        return
+    finally:
+        assert contents(place) == before
+
+    first, last = report["kept"]["first_sequence"], report["kept"]["last_sequence"]
+    new = scan(tmp_path / "new")
+    assert new.verdict == "clean"
+    assert found.verdict != "clean"
+    assert new.last - 1 >= found.last, "a reader gives no more"
+    if report["kept"]["records"]:
+        kept = b"".join(read(tmp_path / "new", first, last))
+        assert canonical(kept) == whole[(first - 1) * RECORD_SIZE : last * RECORD_SIZE]
+
+
+def break_something(place, other, dice):
+    """Do one of eight things to a file of a journal."""
+    files = sorted(place.iterdir())
+    file, second, what = dice.choice(files), dice.choice(files), dice.randrange(8)
+    data = bytearray(file.read_bytes())
+    if what == 0 and data:
+        data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    elif what == 1:
+        del data[dice.randrange(len(data) + 1) :]
+    elif what == 2 and len(files) > 3:
+        file.unlink()
+        return
+    elif what == 3:
+        data = bytearray(dice.randbytes(len(data)))
+    elif what == 4:
+        data, swapped = bytearray(second.read_bytes()), data
+        second.write_bytes(swapped)
+    elif what == 5:
+        data = bytearray(dice.choice(sorted(other.iterdir())).read_bytes())
+    elif what == 6 and len(data) > HEADER_SIZE + RECORD_SIZE:
+        one, two = (HEADER_SIZE + RECORD_SIZE * dice.randrange((len(data) - HEADER_SIZE) // RECORD_SIZE) for _ in "12")
+        data[one : one + RECORD_SIZE], data[two : two + RECORD_SIZE] = (
+            data[two : two + RECORD_SIZE],
+            data[one : one + RECORD_SIZE],
+        )
+    else:
+        (place / dice.choice([f"{3:020d}-00000001.wal", f"{9:020d}-00000002.wal"])).write_bytes(data)
+    file.write_bytes(data)
 
 
 # ------------------------------------------------------------------------------------------------- what can go wrong
