@@ -171,18 +171,16 @@ def _retention(reading: Reading, keep: int) -> Retention:
         path, sequence = joined(reading.directory, name), int(name.split(".")[0])
         if sequence > reading.chain.sequence:
             continue  # written since we read
-        if len(kept) == keep:
-            older.append(
-                Item(name, os.stat(name, dir_fd=reading.descriptor, follow_symlinks=False).st_size, sequence, sequence)
-            )
-            continue
         try:
-            _settle(reading.descriptor, name, path)
+            size = _settle(reading.descriptor, name, path)
             read_snapshot(Path(reading.directory) / name, reading.mark.uuid)
         except (CorruptInput, UsageError) as error:
-            warnings.append(str(error))
-        else:
+            warnings.append(str(error))  # neither counted on nor taken away: it may be all that tells of a damage
+            continue
+        if len(kept) < keep:
             kept.append(sequence)
+        else:
+            older.append(Item(name, size, sequence, sequence))
     if len(kept) < keep:
         return Retention(reading.directory, (), (), tuple(kept), keep, tuple(warnings))
     going = [
@@ -198,12 +196,13 @@ def _item(segment: Segment, last: int) -> Item:
     return Item(segment.header.name, segment.size, segment.base, last)
 
 
-def _settle(descriptor: int, name: str, path: str) -> None:
-    """Have a file on disk, and read from there, so that nothing rests on what only the page cache has."""
+def _settle(descriptor: int, name: str, path: str) -> int:
+    """Have a file on disk, not only in the page cache, so that it is read from there; return its size."""
     file = open_file(descriptor, name, path)
     try:
         os.fsync(file)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.fstat(file).st_size
     finally:
         os.close(file)
 

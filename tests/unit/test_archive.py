@@ -146,9 +146,9 @@ def test_a_damaged_snapshot_does_not_count(which, place):
     found = retention(place)
 
     assert [item.first for item in found.segments] == ([1, 9] if which == 0 else [1])
-    assert len(found.warnings) == (0 if which == 0 else 1)
+    assert len(found.warnings) == 1
     archive(place, to=None)
-    assert path.exists() == (which > 0)
+    assert path.exists(), "what is damaged is left for people"
 
 
 def test_with_too_few_sound_snapshots_nothing_goes(place):
