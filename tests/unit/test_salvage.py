@@ -14,7 +14,8 @@ from ferrox.engine import Capacity, make_engine
 from ferrox.errors import CorruptInput, JournalFailed, UsageError
 from ferrox.journal import Journal, Source, command_records, read, scan
 from ferrox.journal import salvage as module
-from ferrox.journal.layout import HEADER_SIZE, MARK_NAME, pack_marks, unpack_marks
+from ferrox.journal.chain import Chain
+from ferrox.journal.layout import HEADER_SIZE, MARK_NAME, pack_marks, unpack_header, unpack_marks
 from ferrox.journal.salvage import REPORT_JSON, REPORT_TEXT, Survey, canonical, plan, read_report, salvage
 from ferrox.messages import RECORD_DTYPE, RECORD_SIZE, DefineInstrument, NewOrder
 from ferrox.snapshot import write_snapshot
@@ -154,6 +155,17 @@ def test_a_mark_stays_a_mark_and_a_seal_of_an_earlier_life_becomes_one_so_that_n
     assert not any(fields["command"][19].tobytes())
     assert fields["session"][0] == 3
     assert fields["time_ns"].tolist()[:5] == [1, 2, 3, 4, 5]
+
+
+def test_a_mark_keeps_its_time_whatever_the_clock_says_now(tmp_path):
+    with Journal.create(tmp_path / "old", CAPACITY, source=Source(clock=lambda: 50)) as journal:
+        journal.append(commands(5))
+        journal.mark()
+        journal.append(commands(5, 60))
+    whole = everything(tmp_path / "old")
+    change(segments(tmp_path / "old")[0], HEADER_SIZE + 9 * RECORD_SIZE, b"x")
+
+    saved(tmp_path / "old", tmp_path / "new", 9, whole)
 
 
 def test_a_replay_of_the_new_journal_comes_to_the_state_of_the_old_one_up_to_there(place, tmp_path):
@@ -307,6 +319,15 @@ def test_an_unreadable_header_ends_what_is_kept(index, offset, place, tmp_path):
     assert report["not_used"]["records"] == behind
 
 
+def test_a_segment_that_names_another_past_is_never_taken(place, tmp_path):
+    """JRN-10: the SHA-256 of the segment two before, under a checksum that is right."""
+    whole, three = everything(place), segments(place)[2]
+    header = unpack_header(three.read_bytes()[:HEADER_SIZE], three.name, "three")
+    change(three, 0, header._replace(prev_sha256=bytes(range(32))).pack())
+
+    assert saved(place, tmp_path / "new", 16, whole)["found"][0]["offset"] == 64
+
+
 def test_two_segments_that_claim_the_same_records_end_what_is_kept(tmp_path):
     """An old copy of a segment, from before an opening cut off its tail, came back."""
     with Journal.create(tmp_path / "old", CAPACITY, segment_records=8, source=Source.seeded(7)) as journal:
@@ -397,6 +418,21 @@ def test_from_a_snapshot_behind_the_damage_nothing_is_lost_for_the_state(sequenc
     assert again[24:] == expected[24:], "all but the sequence number, which the new SEAL has moved"
     with Journal.open(tmp_path / "new") as journal:
         assert journal.append(commands(1, 30))
+
+
+def test_records_that_do_not_follow_the_one_a_snapshot_ends_with_are_not_taken(tmp_path):
+    """All are sound from record 12 on, and record 12 names another one before it than record 11."""
+    place = make(tmp_path / "old", snapshots=(11,))
+    two = segments(place)[1]
+    header = unpack_header(two.read_bytes()[:HEADER_SIZE], two.name, "two")
+    given = np.frombuffer(everything(place), RECORD_DTYPE)[11:16].tobytes()
+    change(two, HEADER_SIZE + 3 * RECORD_SIZE, Chain(header.salt, 12345, 11, 0).seal(given, 0, 0))
+    damage(place, 3)
+
+    report = save(place, tmp_path / "new", from_snapshot=True)
+
+    assert (report["kept"]["snapshot"], report["kept"]["records"]) == (f"{11:020d}.snapshot", 0)
+    assert report["lost"]["first_sequence"] == 12
 
 
 def test_a_snapshot_before_the_damage_keeps_no_more_than_the_beginning(tmp_path):
