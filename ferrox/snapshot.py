@@ -10,7 +10,7 @@ the whole file only (it tells that something is wrong, and not where).
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
@@ -108,21 +108,17 @@ def read_snapshot(path: str | os.PathLike[str], uuid: bytes | None = None) -> by
         os.close(descriptor)
 
 
-def latest_snapshot(directory: str | os.PathLike[str], uuid: bytes | None = None) -> Latest:
-    """Return the newest snapshot of a directory that verifies, with a warning for each newer one that does not."""
-    descriptor = open_directory(directory)
-    warnings: list[str] = []
-    try:
-        for name in _names(descriptor):
-            try:
-                state = _read(descriptor, name, joined(directory, name), uuid)
-            except (CorruptInput, UsageError) as error:
-                warnings.append(str(error))
-            else:
-                return Latest(Path(directory) / name, state, warnings)
-    finally:
-        os.close(descriptor)
-    return Latest(None, b"", warnings)
+def latest_snapshot(directory: str | os.PathLike[str], uuid: bytes | None = None, until: int | None = None) -> Latest:
+    """Return the newest snapshot of a directory that verifies, with a warning for each newer one that does not.
+
+    With `until`, those of later sequence numbers are passed over in silence.
+    """
+    return _first_sound(directory, uuid, lambda sequence: until is None or sequence <= until, oldest=False)
+
+
+def oldest_snapshot(directory: str | os.PathLike[str], uuid: bytes, start: int) -> Latest:
+    """Return the oldest snapshot from sequence `start` on that verifies, with a warning for each that does not."""
+    return _first_sound(directory, uuid, lambda sequence: sequence >= start, oldest=True)
 
 
 def newest_sequence(descriptor: int, uuid: bytes) -> int:
@@ -146,12 +142,40 @@ def newest_sequence(descriptor: int, uuid: bytes) -> int:
     return 0
 
 
+def state_header(state: bytes) -> tuple[int, int, int, int]:
+    """Return what a state says of itself: sequence number, clock, order capacity, instrument capacity."""
+    fields = SNAPSHOT_HEADER.unpack_from(state)
+    return fields[4], fields[5], fields[6], fields[7]
+
+
 # ------------------------------------------------------------------------------------------------------------ the parts
 
 
 def _sequence_of(state: bytes) -> int:
     """Return the sequence number that stands in a state's header."""
     return int(SNAPSHOT_HEADER.unpack_from(state)[4])
+
+
+def _first_sound(
+    directory: str | os.PathLike[str], uuid: bytes | None, wanted: Callable[[int], bool], *, oldest: bool
+) -> Latest:
+    """Return the first snapshot of a wanted sequence number that verifies, from the oldest on or from the newest."""
+    descriptor = open_directory(directory)
+    warnings: list[str] = []
+    try:
+        names = _names(descriptor)
+        for name in reversed(names) if oldest else names:
+            if not wanted(int(name.split(".")[0])):
+                continue
+            try:
+                state = _read(descriptor, name, joined(directory, name), uuid)
+            except (CorruptInput, UsageError) as error:
+                warnings.append(str(error))
+            else:
+                return Latest(Path(directory) / name, state, warnings)
+    finally:
+        os.close(descriptor)
+    return Latest(None, b"", warnings)
 
 
 def _names(descriptor: int) -> list[str]:

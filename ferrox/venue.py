@@ -887,8 +887,9 @@ class Venue:
 
         With `until` it stops after that sequence number, and what follows is a branch in memory only, as it is with
         `read_only`; the directory is left untouched then.  `snapshots` begins at the newest snapshot that is kept in
-        the directory, instead of the first record.  What is damaged and could be passed over, a snapshot (SNAP-9) or a
-        slot of the commit mark (JRN-13), is told as a RuntimeWarning.  Raise `UsageError` when there is no journal or
+        the directory, instead of the first record; where the first record is archived, that is the only way (JRN-20).
+        What is damaged and could be passed over, a snapshot (SNAP-9) or a slot of the commit mark (JRN-13), is told as
+        a RuntimeWarning.  Raise `UsageError` when there is no journal or
         another process writes to it, `CorruptInput` when it is damaged.
         """
         check_name(engine)
@@ -898,10 +899,10 @@ class Venue:
             reading.load()
             header, told = reading.segments[0].header, reading.warnings
         venue = cls(engine, orders=header.order_capacity, instruments=header.instrument_capacity, clock=clock)
-        if snapshots:
-            latest = latest_snapshot(directory, header.uuid)
+        if snapshots or header.base_sequence > 1:
+            latest = latest_snapshot(directory, header.uuid, until)
             told += latest.warnings
-            if latest.path and (until is None or SNAPSHOT_HEADER.unpack_from(latest.state)[4] <= until):
+            if latest.path:
                 venue = cls.from_snapshot(latest.state, engine, clock=clock)
         # Opening begins a segment, so whatever can be wrong with the call has been found by now.
         journal = None if read_only or until is not None else Journal.open(directory)

@@ -35,11 +35,13 @@ INTERRUPTED: Final = 128 + signal.SIGINT
 CLOSED_PIPE: Final = 128 + signal.SIGPIPE
 
 VERBS: Final = {
+    "archive": ("archive", "Put away the segments that sound snapshots stand for."),
     "demo": ("demo", "Run a simulated session and prove its replay equal."),
     "import": ("import_orders", "Turn a CSV of orders into a journal."),
     "inspect": ("inspect", "Show a journal, a segment or a snapshot to people."),
     "pipe": ("pipe", "Be an engine: commands on stdin, reports on stdout."),
     "replay": ("replay", "Tell an engine a journal again."),
+    "salvage": ("salvage", "Keep what is sound of a damaged journal, in a new one."),
     "simulate": ("simulate", "Write a seeded, realistic order flow as a journal."),
     "verify": ("verify", "Check every byte of a journal, and both engines on it."),
 }

@@ -82,11 +82,18 @@ class Run:
         self.capacity = capacity
         self.engine = open_engine(name, capacity)
         self.commands = 0
+        self.origin = 0
+        """The sequence number of the snapshot that it began with, 0 where it began with nothing."""
         self.seconds = 0.0
         """In the engine alone."""
         self._kinds = np.zeros(256, np.int64)
         self._sha256 = hashlib.sha256()
         self._sink = sink
+
+    def restore(self, state: bytes, sequence: int) -> None:
+        """Begin with the state of a snapshot of this sequence number, for a journal that begins later (JRN-20)."""
+        self.engine.restore(state)
+        self.origin = sequence
 
     def feed(self, records: bytes) -> None:
         """Apply whole records, all of them."""

@@ -564,6 +564,8 @@ def show_journal(found: Scan, segments: list[Segment], snapshots: list[str]) -> 
             ("rules", f"version {header.rules_version}"),
             ("capacity", f"{header.order_capacity:,} orders, {header.instrument_capacity:,} instruments"),
         ]
+    if found.first > 1:
+        pairs.append(("begins", "behind what is archived; a replay begins with a snapshot"))
     if found.last:
         pairs.append(("records", f"sequence {found.first} to {found.last}, durable up to {found.durable}"))
         pairs.append(("kinds", show_kinds(found.kinds)))

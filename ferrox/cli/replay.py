@@ -16,6 +16,7 @@ from ferrox.columns import SUFFIXES, ReportWriter
 from ferrox.errors import CorruptInput, UsageError
 from ferrox.journal.reader import BATCH, Reading
 from ferrox.messages import RECORD_SIZE
+from ferrox.snapshot import latest_snapshot
 from ferrox.state import digest
 from ferrox.terms import SEQUENCE_MAX
 
@@ -47,7 +48,7 @@ def command(
     """Tell an engine a journal again, and show the books it ends with.
 
     Every record is verified on the way.  The digests are the SHA-256 of the final state and of all reports; both
-    engines give the same.
+    engines give the same.  A journal whose first segments are archived begins with its newest snapshot.
     """
     if reports_file == "-" and as_json:
         raise UsageError("--reports - and --json both want stdout; give --reports a file")
@@ -58,7 +59,7 @@ def command(
             run = Run(engine or quickest(), reading.segments[0].header.capacity, sink)
             last = replay_into(run, reading, until)
     seconds = perf_counter() - start
-    notes = notes_on(reading, until, last)
+    notes = notes_on(reading, run.origin, until, last)
     for note in notes:
         print_note(note)
     snapshot = run.engine.snapshot()
@@ -72,6 +73,7 @@ def command(
         "state_digest": digest(snapshot),
         "reports_digest": run.reports_digest,
         "commands_per_second": per_second(run.commands, run.seconds),
+        "first_sequence": run.origin + 1,
         "last_sequence": last,
         "until": until,
         "report_kinds": run.kinds,
@@ -106,24 +108,40 @@ def command(
 
 def replay_into(run: Run, reading: Reading, until: int | None) -> int:
     """Feed an engine the records up to a sequence number; return the last one."""
-    total = sum(segment.slots for segment in reading.segments)
-    last = 0
-    with progress("replaying", total if until is None else min(total, until), "records") as advance:
+    last = begin(run, reading, until)
+    total = max(0, reading.segments[-1].base - 1 + reading.segments[-1].slots - last)
+    with progress("replaying", total if until is None else min(total, until - last), "records") as advance:
         try:
-            for records in reading.batches(1, until, BATCH):
+            for records in reading.batches(last + 1, until, BATCH):
                 run.feed(records)
                 last += len(records) // RECORD_SIZE
                 advance(len(records) // RECORD_SIZE)
         except CorruptInput as error:
-            if last:
+            if last > run.origin:
                 error.args = (f"{error} Sound up to sequence {last}: ferrox replay --until {last}",)
             raise
     return last
 
 
-def notes_on(reading: Reading, until: int | None, last: int) -> list[str]:
+def begin(run: Run, reading: Reading, until: int | None) -> int:
+    """Give an engine the newest snapshot, if the first record is archived; return its sequence, otherwise 0 (JRN-20).
+
+    One that is later than `until` is of no use; where all are, the reading says so.
+    """
+    if reading.segments[0].base == 1:
+        return 0
+    latest = latest_snapshot(reading.directory, reading.mark.uuid, until)
+    reading.warnings += latest.warnings
+    if latest.path:
+        run.restore(latest.state, latest.sequence)
+    return latest.sequence
+
+
+def notes_on(reading: Reading, origin: int, until: int | None, last: int) -> list[str]:
     """Return what somebody should know who sees only the result."""
     notes = list(reading.warnings)
+    if origin:
+        notes.append(f"what was before is archived; this began at sequence {origin + 1}, with the snapshot of {origin}")
     if reading.torn:
         notes.append(f"{reading.torn}; the journal ends before it")
     if until is not None and until > last:

@@ -21,7 +21,7 @@ from ferrox.files import joined, names_in
 from ferrox.journal import Scan
 from ferrox.journal.reader import BATCH, Reading
 from ferrox.messages import RECORD, RECORD_DTYPE, RECORD_SIZE, REPORT, REPORT_SIZE, Report
-from ferrox.snapshot import SNAPSHOT_NAME, read_snapshot
+from ferrox.snapshot import SNAPSHOT_NAME, oldest_snapshot, read_snapshot
 from ferrox.state import digest
 from ferrox.text import format_command, format_report
 
@@ -46,7 +46,8 @@ class SnapshotCheck:
     path: str
     sequence: int
     verdict: str
-    """ "equal" to the replay, "different" from it, "corrupt", or "unchecked" where the replay did not get there."""
+    """ "equal" to the replay, "different" from it, "corrupt", "origin" where the replay began with it, or "unchecked"
+    where the replay did not get there."""
     found: str = ""
     digest: str = ""
 
@@ -60,6 +61,11 @@ class Findings:
     difference: Difference | None
     snapshots: list[SnapshotCheck]
     seconds: float
+
+    @property
+    def origin(self) -> int:
+        """The sequence number of the snapshot that the engines began with, 0 where they began with nothing."""
+        return self.runs[0].origin if self.runs else 0
 
     @property
     def engines_agree(self) -> bool:
@@ -117,18 +123,37 @@ def verify(directory: str) -> Findings:
             for check in snapshots:
                 load_snapshot(check, reading.mark.uuid)
             pair = Pair([Recorder(name, reading.segments[0].header.capacity) for name in ENGINES])
+            begin(pair, reading, snapshots)
             pair.check_snapshots(snapshots)  # one of sequence 0 is of no record
             runs = [recorder.run for recorder in pair.recorders]
             total = sum(segment.slots for segment in reading.segments)
             with progress("verifying", total, "records") as advance:
-                for records in reading.batches(1, None, BATCH):
-                    difference = difference or pair.feed(records, snapshots)
+                for records in reading.batches(None, None, BATCH):
+                    difference = difference or pair.feed(pair.unseen(records), snapshots)
                     advance(len(records) // RECORD_SIZE)
         except CorruptInput as error:
             corruption = error
         difference = difference or compare_states(runs, reading.chain.sequence)
         scan = reading.scan(corruption)
     return Findings(scan, runs, difference, snapshots, perf_counter() - start)
+
+
+def begin(pair: "Pair", reading: Reading, snapshots: list[SnapshotCheck]) -> None:
+    """Let the engines begin with a snapshot where the first record is archived (JRN-20).
+
+    The oldest that the journal goes on from, so that all others are still held against the replay.
+    """
+    if reading.segments[0].base == 1:
+        return
+    oldest = oldest_snapshot(reading.directory, reading.mark.uuid, reading.segments[0].base - 1)
+    if oldest.path is None:
+        return  # it was there when the headers were read; a replay that lacks it says so
+    for recorder in pair.recorders:
+        recorder.run.restore(oldest.state, oldest.sequence)
+    pair.sequence = oldest.sequence
+    for check in snapshots:
+        if check.sequence == oldest.sequence:
+            check.verdict = "origin"
 
 
 # ------------------------------------------------------------------------------------------------------ the engines
@@ -159,6 +184,11 @@ class Pair:
         self.recorders = recorders
         self.differs = False
         self.sequence = 0
+
+    def unseen(self, records: bytes) -> bytes:
+        """Return the records of a batch that the state which the engines began with has not seen yet."""
+        first = int(RECORD.unpack_from(records)[2])
+        return records[max(0, self.sequence + 1 - first) * RECORD_SIZE :]
 
     def feed(self, records: bytes, snapshots: list[SnapshotCheck]) -> Difference | None:
         """Tell every engine a batch, and return the first difference between their reports.
@@ -316,6 +346,7 @@ def to_json(directory: str, findings: Findings) -> dict[str, Any]:
         "commands": findings.runs[0].commands if findings.runs else 0,
         "segments": list(scan.segments),
         "first_sequence": scan.first,
+        "began_with_snapshot": findings.origin or None,
         "last_sequence": scan.last,
         "durable_sequence": scan.durable,
         "sealed": scan.sealed,
@@ -346,8 +377,14 @@ def show_findings(findings: Findings) -> None:
 
     scan = findings.scan
     pairs: list[tuple[str, Any]] = []
-    kinds = f"{plural(scan.last, 'record')} in {plural(len(scan.segments), 'segment')}"
+    count = scan.last - scan.first + 1 if scan.last else 0
+    kinds = f"{plural(count, 'record')} in {plural(len(scan.segments), 'segment')}"
     pairs.append(("journal", f"{kinds}, durable up to sequence {scan.durable}{', sealed' if scan.sealed else ''}"))
+    if findings.origin:
+        began = (
+            f"at sequence {findings.origin + 1}, with the snapshot of {findings.origin}: what was before is archived"
+        )
+        pairs.append(("begins", began))
     for name in ENGINES:
         run = next((run for run in findings.runs if run.name == name), None)
         if run is None:

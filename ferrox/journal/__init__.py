@@ -10,6 +10,8 @@ number catches a write that landed elsewhere.
     chain    sealing records, and following them
     reader   verifying, and telling a torn tail from damage
     writer   appending, syncing, and opening again after a crash
+    archive  putting away what sound snapshots stand for
+    salvage  what can be kept of a damaged one
 
 Considered and left: records of variable size (after damage the next record's place is a guess), a checksum over groups
 (one flipped bit would cost them all), a text format (four times the bytes, and two ways to say one thing).

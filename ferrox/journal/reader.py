@@ -115,6 +115,10 @@ class Segment(NamedTuple):
         """How many whole records the file has room for."""
         return (self.size - HEADER_SIZE) // RECORD_SIZE
 
+    def offset(self, sequence: int) -> int:
+        """Return where in the file the record of a sequence number stands."""
+        return HEADER_SIZE + RECORD_SIZE * (sequence - self.base)
+
 
 class Remainder(NamedTuple):
     """A file from the first one on whose header is not in order: prepared, or torn (JRN-8, JRN-19)."""
@@ -459,7 +463,7 @@ class Reading:
         sequence = self.chain.sequence + 1
         offset = HEADER_SIZE + RECORD_SIZE * (sequence - segment.base)
         end = offset
-        for place, chunk in _written(file, offset, segment.size, segment.path):
+        for place, chunk in written(file, offset, segment.size, segment.path):
             if later and sequence == later[0].base:
                 raise SegmentCorrupt(
                     segment.path,
@@ -495,7 +499,7 @@ class Reading:
         end = 0
         file = open_file(self.descriptor, Path(other.path).name, other.path)
         try:
-            for place, chunk in _written(file, 0, other.size, other.path):
+            for place, chunk in written(file, 0, other.size, other.path):
                 end = place + len(chunk.rstrip(b"\0"))
                 if salt is not None:
                     self.durable = max(self.durable, _known(chunk, salt))
@@ -522,7 +526,7 @@ class Reading:
         )
 
 
-def _written(file: int, start: int, size: int, path: str) -> Iterator[tuple[int, bytes]]:
+def written(file: int, start: int, size: int, path: str) -> Iterator[tuple[int, bytes]]:
     """Give the parts of a file from `start` to `size` that are not all zero, in whole slots, with their offsets."""
     place = start
     while place < size:

@@ -173,6 +173,8 @@ class Journal:
         backend: str = "mmap",
         durability: Durability = Durability.D0,
         syncer: bool = False,
+        after: int = 0,
+        after_ns: int = 0,
     ) -> Self:
         """Begin a journal in a new or empty directory, for engines of one capacity; never touch an existing one.
 
@@ -180,6 +182,8 @@ class Journal:
         (`ferrox.journal.storage`).  With `durability` D1 or D2 a record is acknowledged when it is on disk: `append`
         returns then, or, with a `syncer`, `released` says so.  A syncer is a process that syncs all the time and
         prepares segments, so that `append` never waits for the disk; without one an append may, where a segment ends.
+        The first record follows sequence `after` and time `after_ns`: above 0, it is no journal until the caller has
+        written the snapshot of that sequence beside it (JRN-20).
         Raise `UsageError` when the directory is taken or cannot be made, `JournalFailed` when the disk fails.
         """
         path = os.fspath(directory)
@@ -193,15 +197,15 @@ class Journal:
             undo.callback(os.close, descriptor)
             _expect_free(path, descriptor)
             uuid, salt = source.random_bytes(16), source.salt()
-            chain = Chain(salt, salt, 0, 0)
-            mark = CommitMark(uuid, 1, 0, salt)
+            chain = Chain(salt, salt, after, after_ns)
+            mark = CommitMark(uuid, 1, after, salt)
             marks = MarkFile(publish(descriptor, MARK_NAME, [pack_marks(mark)]), mark, 0)
             undo.callback(marks.close)
             fcntl.flock(marks.file, fcntl.LOCK_EX)
             header = SegmentHeader(
                 uuid=uuid,
                 epoch=1,
-                base_sequence=1,
+                base_sequence=after + 1,
                 created_ns=source.clock(),
                 salt=salt,
                 prev_chain=salt,

@@ -26,11 +26,13 @@ from ferrox.cli import VERBS
 CHECKOUT = Path(ferrox.__file__).parents[1]
 FERROX = [sys.executable, "-m", "ferrox"]
 NEEDED = {
+    "archive": ["flow"],
     "demo": [],
     "import": ["orders.csv", "--out", "new"],
     "inspect": ["flow"],
     "pipe": [],
     "replay": ["flow"],
+    "salvage": ["flow"],
     "simulate": ["--commands", "100", "--out", "new"],
     "verify": ["flow"],
 }
