@@ -24,7 +24,7 @@ import click
 
 from ferrox.cli.output import JSON_OPTION, examples, print_error, print_json
 from ferrox.cli.signals import TERMINATED, install, leaving
-from ferrox.errors import CorruptInput, FerroxError
+from ferrox.errors import CorruptInput, FerroxError, NotDeterministic
 
 DIFFERENT: Final = 1
 USAGE: Final = 2
@@ -141,6 +141,8 @@ def run(arguments: Sequence[str]) -> int:
             return fail(arguments, usage_of(error), USAGE)
         except CorruptInput as error:
             return fail(arguments, str(error), CORRUPT, getattr(error, "lines", ()))
+        except NotDeterministic as error:
+            return fail(arguments, str(error), DIFFERENT)
         except FerroxError as error:
             return fail(arguments, str(error), USAGE)
         except OSError as error:
