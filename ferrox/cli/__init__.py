@@ -39,6 +39,7 @@ VERBS: Final = {
     "inspect": ("inspect", "Show a journal, a segment or a snapshot to people."),
     "pipe": ("pipe", "Be an engine: commands on stdin, reports on stdout."),
     "replay": ("replay", "Tell an engine a journal again."),
+    "shadow": ("shadow", "Follow a live journal: write its snapshots, check its engine."),
     "simulate": ("simulate", "Write a seeded, realistic order flow as a journal."),
     "verify": ("verify", "Check every byte of a journal, and both engines on it."),
 }

@@ -17,7 +17,7 @@ inotify (a store into a mapping is no event), and hashing the segments that pass
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from ferrox.engine import Capacity
 from ferrox.errors import CorruptInput, JournalCorrupt, JournalFailed, SegmentCorrupt, TakenBack, UsageError
@@ -32,6 +32,8 @@ ATTEMPTS: Final = 10
 """Looks at the files of a journal before one that does not fit is believed: a writer makes and removes some."""
 ATTEMPT_SECONDS: Final = 0.02
 IDLE_SECONDS: Final = 0.001
+
+Found = TypeVar("Found")
 
 
 class Tail:
@@ -53,32 +55,25 @@ class Tail:
         self._chain = Chain(0, 0, 0, 0)
         self._file = self._before = -1  # the segment that is read, and the one before it
         self._kind = 0
-        segment, file, self._durable = self._begin()
+        segment, file, self._durable = patiently(self._begin)
         self._path = segment.path
         self._header = segment.header
         self._descriptor = open_directory(directory)
         self._enter(segment.header, segment.path, file)
 
     def _begin(self) -> tuple[Segment, int, int]:
-        """Return the segment to begin with, its descriptor, and the watermark; look again where files come and go."""
-        for attempt in range(ATTEMPTS):
-            try:
-                with Reading(self.directory) as reading:
-                    reading.load()
-                    first = reading.segments[0].base
-                    if self.start < first:
-                        raise UsageError(
-                            f"{self.directory}: the journal begins at sequence {first}, for what was before is "
-                            f"archived; begin behind a snapshot, with {first} or a later sequence number"
-                        )
-                    segment = [segment for segment in reading.segments if segment.base <= self.start][-1]
-                    file = open_file(reading.descriptor, segment.header.name, segment.path)
-                    return segment, file, reading.durable
-            except CorruptInput:
-                if attempt == ATTEMPTS - 1:
-                    raise
-            time.sleep(ATTEMPT_SECONDS)
-        raise AssertionError("the last attempt returns or raises")
+        """Return the segment to begin with, its descriptor, and the watermark."""
+        with Reading(self.directory) as reading:
+            reading.load()
+            first = reading.segments[0].base
+            if self.start < first:
+                raise UsageError(
+                    f"{self.directory}: the journal begins at sequence {first}, for what was before is archived; "
+                    f"begin behind a snapshot, with {first} or a later sequence number"
+                )
+            segment = [segment for segment in reading.segments if segment.base <= self.start][-1]
+            file = open_file(reading.descriptor, segment.header.name, segment.path)
+            return segment, file, reading.durable
 
     def close(self) -> None:
         """Let go of all files."""
@@ -295,6 +290,16 @@ class Tail:
         finally:
             os.close(file)
         return SegmentCorrupt(path, 0, self._chain.sequence + 1, "expected a header that stays as it is, found changes")
+
+
+def patiently(look: Callable[[], Found]) -> Found:
+    """Return what a look at the files of a live journal finds; where they do not fit, look again: some come and go."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return look()
+        except CorruptInput:
+            time.sleep(ATTEMPT_SECONDS)
+    return look()
 
 
 def follow(

@@ -31,6 +31,7 @@ NEEDED = {
     "inspect": ["flow"],
     "pipe": [],
     "replay": ["flow"],
+    "shadow": ["flow", "--until-sealed"],
     "simulate": ["--commands", "100", "--out", "new"],
     "verify": ["flow"],
 }
