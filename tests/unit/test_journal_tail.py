@@ -48,6 +48,28 @@ for opening in range(int(openings)):
 """
 
 
+ENDLESS = """
+import sys
+from pathlib import Path
+from ferrox.engine import Capacity
+from ferrox.journal import Journal, command_records
+from ferrox.messages import NewOrder
+
+directory, backend, syncer = sys.argv[1:]
+records = command_records([NewOrder(1, 1, 0, 1, 1 + n, 100, 5).pack() for n in range(1000)], time_ns=1)
+options = dict(backend=backend, syncer=syncer == "True")
+if Path(directory).exists():
+    journal = Journal.open(directory, **options)
+else:
+    journal = Journal.create(directory, Capacity(1000, 10), segment_records=3000, **options)
+print("begun", flush=True)
+turn = 0
+while True:
+    turn += 1
+    journal.append(records[: turn % 97 * 64])
+"""
+
+
 def orders(count, first=1):
     frames = [NewOrder(Side.BUY, TimeInForce.GTC, 0, 1, first + n, 100, 5).pack() for n in range(count)]
     return command_records(frames, time_ns=1)
@@ -124,6 +146,30 @@ def test_a_tail_goes_on_over_openings_while_they_happen(tmp_path):
 def _begun(writer, directory):
     assert writer.stdout.readline() == b"created\n"
     return Tail(directory)
+
+
+@pytest.mark.parametrize("syncer", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_writer_that_is_killed_takes_nothing_back(backend, syncer, tmp_path):
+    """JRN-24, JRN-22: what a tail was given survives every kill -9 of the writer, in the middle of whatever it did."""
+    program = [sys.executable, "-c", ENDLESS, tmp_path / "j", backend, str(syncer)]
+    parts: list[bytes] = []
+    tail = None
+    for turn in range(3):
+        with subprocess.Popen(program, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"begun\n"
+            tail = tail or Tail(tmp_path / "j")
+            while sum(map(len, parts)) < 10_000 * (turn + 1) * RECORD_SIZE:
+                parts.append(tail.poll(1000))
+            writer.kill()
+    assert tail is not None
+    Journal.open(tmp_path / "j").close()
+    with tail:
+        parts.append(all_of(tail))
+
+    assert b"".join(parts) == b"".join(read(tmp_path / "j"))
+    assert tail.header.epoch == 4
 
 
 def test_a_tail_gives_what_is_there_and_later_what_has_come(tmp_path):
