@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crc32c import crc32c
 
 from ferrox.engine import Capacity
-from ferrox.errors import JournalCorrupt, JournalFailed, SegmentCorrupt, TakenBack, UnknownVersion, UsageError
+from ferrox.errors import CorruptInput, JournalCorrupt, JournalFailed, SegmentCorrupt, TakenBack, UsageError
 from ferrox.journal import Journal, Source, Tail, command_records, follow, read, scan
 from ferrox.journal.layout import HEADER_SIZE, MARK_NAME, unpack_header
 from ferrox.journal.storage import BACKENDS
@@ -331,24 +332,52 @@ def test_a_mark_that_is_newer_than_what_was_read_is_no_damage(tmp_path, monkeypa
         assert len(all_of(tail)) == 12 * RECORD_SIZE
 
 
-@pytest.mark.parametrize("damage", ["lost", "header", "version"])
-def test_a_segment_that_is_lost_or_damaged_is_told(damage, tmp_path):
-    """JRN-24, JRN-10."""
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("lost", "this file is missing"),
+        ("header", "offset 124, sequence 5: expected the header's checksum to be"),
+        ("version", "offset 8: this segment has format version 3"),
+    ],
+)
+def test_a_segment_that_is_lost_or_damaged_is_told(damage, words, tmp_path):
+    """JRN-24, JRN-10, JRN-5."""
     with create(tmp_path / "j", segment_records=4) as journal, Tail(tmp_path / "j") as tail:
-        journal.append(orders(2))
-        assert len(all_of(tail)) == 2 * RECORD_SIZE
-        journal.append(orders(8, 3))
-        two = segments(tmp_path / "j")[1]
-        data = bytearray(two.read_bytes())
-        if damage == "lost":
-            two.rename(tmp_path / "aside")
-        else:
-            data[56] ^= 1
-            two.write_bytes(data)
-        with pytest.raises((SegmentCorrupt, UnknownVersion, Exception)) as error:
-            all_of(tail)
+        journal.append(orders(4))
+        assert len(all_of(tail)) == 4 * RECORD_SIZE
+        journal.append(orders(8, 5))
+        spoil(segments(tmp_path / "j")[1], damage)
 
-        assert str(two) in str(error.value)
+        with pytest.raises(CorruptInput, match=words) as error:
+            tail.poll()
+
+    assert str(segments(tmp_path / "j")[0].with_name("00000000000000000005-00000001.wal")) in str(error.value)
+
+
+@pytest.mark.parametrize(("damage", "words"), [("header", "the header's checksum"), ("version", "format version 3")])
+def test_the_damaged_segment_of_an_opening_is_told(damage, words, tmp_path):
+    """JRN-24: it was durable before a record could be in it."""
+    create(tmp_path / "j").close()
+    with Tail(tmp_path / "j") as tail:
+        assert len(all_of(tail)) == RECORD_SIZE
+        with Journal.open(tmp_path / "j"):
+            spoil(segments(tmp_path / "j")[1], damage)
+            with pytest.raises(CorruptInput, match=words):
+                tail.poll()
+
+
+def spoil(path, damage):
+    """Lose a segment, flip a bit of its header, or let it be of another format."""
+    data = bytearray(path.read_bytes())
+    if damage == "lost":
+        path.rename(path.parent.with_name("aside"))
+        return
+    if damage == "header":
+        data[56] ^= 1
+    else:
+        data[8] = 3
+        data[124:128] = crc32c(data[:124]).to_bytes(4, "little")
+    path.write_bytes(data)
 
 
 def test_a_segment_of_another_journal_is_told(tmp_path):
