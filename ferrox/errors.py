@@ -56,5 +56,30 @@ class JournalFailed(FerroxError):
     """A write or a sync of the journal failed; the first such error is final (JRN-16)."""
 
 
+class TakenBack(FerroxError):
+    """A crash took back records that a reader of the live journal has read: they were never durable (JRN-24)."""
+
+    def __init__(self, directory: str, first: int, last: int, found: str) -> None:
+        """Name the journal, the first and the last sequence number that are taken back, and what tells of it."""
+        self.directory, self.first, self.last, self.found = directory, first, last, found
+        super().__init__(
+            f"{directory}: the journal took back the records {first} to {last}, which this reader has read and which "
+            f"were never durable: {found}. Forget what came of them, and begin again from a snapshot."
+        )
+
+
+class NotDeterministic(FerroxError):
+    """An engine says something else to a journal than the engine did that ran with it (JRN-21)."""
+
+    def __init__(self, first: int, last: int, expected: tuple[int, int], found: tuple[int, int]) -> None:
+        """Name the sequence numbers, and the number and the CRC-32C of the reports, as stated and as found."""
+        self.first, self.last, self.expected, self.found = first, last, expected, found
+        super().__init__(
+            f"sequence {first} to {last}: expected {expected[0]} reports with CRC-32C {expected[1]:08x}, as the MARK "
+            f"of sequence {last + 1} states, found {found[0]} with {found[1]:08x}: the engine is not the same as the "
+            "one that ran with the journal, or is not deterministic. Keep the journal, and report this defect."
+        )
+
+
 class DiskLow(FerroxError):
     """The disk gives no more room: cancels are still taken, nothing else is written until there is room (JRN-23)."""

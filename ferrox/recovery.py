@@ -11,6 +11,7 @@ from attrs import frozen
 
 from ferrox.engine import Engine, make_engine
 from ferrox.journal import Journal, identify
+from ferrox.journal.tally import Tally, parts
 from ferrox.messages import RECORD_SIZE
 from ferrox.snapshot import Latest, latest_snapshot
 
@@ -25,6 +26,8 @@ class Recovered:
     """The sequence number of the snapshot that it began from, 0 for none."""
     replayed: int
     """How many records were told to the engine."""
+    tally: Tally
+    """What the engine has said since the last statement, for the next one (JRN-21)."""
     warnings: tuple[str, ...]
     """What was damaged and could be passed over: snapshots, a slot of the commit mark."""
 
@@ -35,7 +38,8 @@ def recover(
     """Open a journal for append, with an engine that has replayed it; `options` are those of `Journal.open`.
 
     Without `snapshots` it is replayed from its first record.  Raise `UsageError` when there is no journal or another
-    process holds it, `CorruptInput` when it is damaged, with nothing changed.
+    process holds it, `CorruptInput` when it is damaged, with nothing changed, `NotDeterministic` when the engine says
+    something else than the journal states of the one that ran with it (JRN-21).
     """
     header = identify(directory)
     made = make_engine(engine, header.capacity)
@@ -43,13 +47,18 @@ def recover(
     if latest.path:
         made.restore(latest.state)
     replayed = 0
+    tally = Tally(latest.sequence + 1)
 
     def replay(records: bytes) -> None:
         nonlocal replayed
         replayed += len(records) // RECORD_SIZE
-        while records:
-            taken, _ = made.apply(records)
-            records = records[taken * RECORD_SIZE :]
+        for part in parts(records):
+            left = part
+            while left:
+                taken, reports = made.apply(left)
+                tally.note(reports)
+                left = left[taken * RECORD_SIZE :]
+            tally.compare(part)
 
     journal = Journal.open(directory, replay=replay, start=latest.sequence + 1, **options)
-    return Recovered(made, journal, latest.sequence, replayed, (*latest.warnings, *journal.warnings))
+    return Recovered(made, journal, latest.sequence, replayed, tally, (*latest.warnings, *journal.warnings))

@@ -16,6 +16,7 @@ import os
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from struct import Struct
@@ -28,10 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 from ferrox.columns import Reports, assign, term_of
 from ferrox.depth import Books, Depth, Orders, QueuePosition, Top
 from ferrox.engine import ENGINES, Capacity, Engine, check_name, make_engine
-from ferrox.errors import SequenceError, SnapshotCorrupt, UsageError
-from ferrox.journal import Journal
+from ferrox.errors import DiskLow, JournalFailed, SequenceError, SnapshotCorrupt, UsageError
+from ferrox.journal import Journal, Tally
 from ferrox.journal.layout import MARK_NAME
 from ferrox.journal.reader import Reading
+from ferrox.journal.tally import parts
 from ferrox.messages import (
     COMMAND_SIZE,
     FRAME_SIZE,
@@ -110,6 +112,10 @@ REPORT_REASON: Final = 46
 
 CHUNK: Final = 65_536
 """Commands of an array that become records at a time: 4 MB, so memory does not grow with the array."""
+HELD_MAX: Final = 1024
+"""How many commands' reports are counted for the journal at once: one by one, it would cost more than the command."""
+HELD_SIZE: Final = 1 << 16
+"""Bytes of reports to one command that are not held any longer."""
 BACKLOG_BYTES: Final = 131_072 * REPORT_SIZE
 """Reports that wait for a look at a book; beyond, seeding from a snapshot is as quick as folding them, and smaller."""
 SIZE_OF_KIND: Final = np.full(256, COMMAND_SIZE, np.uint8)
@@ -323,6 +329,9 @@ class Venue:
         self._books: Books | None = None
         self._backlog: list[bytes] | None = None  # None: no one has looked, or too many reports have gathered
         self._backlog_bytes = 0
+        self._tally: Tally | None = None  # what the journal is to state of the engine (JRN-21)
+        self._held: list[bytes] = []  # reports that are not in it yet
+        self._watched = False  # whether backlog or tally wants the reports
         self._journal: Journal | None = None
         self._origin = (bytes(16), 0)  # the journal that this was read from, and the sequence number at its end
         self._adopt()
@@ -356,6 +365,7 @@ class Venue:
         elif journal.capacity != capacity:
             raise UsageError(f"the engine has {capacity} and the journal {journal.capacity}; make them equal")
         self._journal = journal
+        self._watch(Tally(self._sequence + 1))
 
     def _settle(self) -> None:
         """Remember which instrument an order is in when only one is defined; 0 when one must look."""
@@ -478,7 +488,7 @@ class Venue:
         _, reports = self._apply(record)
         self._sequence = sequence
         frames = reports.tobytes()  # the view is valid until the next call only
-        if self._backlog is not None:
+        if self._watched:
             self._keep(frames)
         return Result(frames)
 
@@ -588,17 +598,50 @@ class Venue:
         _, reports = self._apply(record)
         self._sequence = sequence
         frames = reports.tobytes()  # the view is valid until the next call only
-        if self._backlog is not None:
+        if self._watched:
             self._keep(frames)
         return Result(frames)
 
     def _keep(self, frames: bytes) -> None:
+        """Keep the reports to a command for those who want them."""
+        if self._tally is not None:
+            held = self._held
+            held.append(frames)
+            if len(held) >= HELD_MAX or len(frames) > HELD_SIZE:
+                self._count(b"")
+                self._state_if_due()
+        if self._backlog is not None:
+            self._put_by(frames)
+
+    def _put_by(self, frames: bytes) -> None:
         """Keep reports for the next look at a book, unless too many wait already."""
         assert self._backlog is not None
         self._backlog.append(frames)
         self._backlog_bytes += len(frames)
         if self._backlog_bytes > BACKLOG_BYTES:
             self._backlog = self._books = None
+            self._watched = self._tally is not None
+
+    def _watch(self, tally: Tally) -> None:
+        """Count the reports from here on, to state them in the journal."""
+        self._tally, self._watched = tally, True
+
+    def _count(self, frames: bytes) -> None:
+        """Count reports for the journal, with those that are held."""
+        if self._tally is not None:
+            self._tally.note(b"".join([*self._held, frames]))
+            self._held.clear()
+
+    def _state_if_due(self) -> None:
+        """State in the journal what the engine has said, which moves the sequence number by one (JRN-21)."""
+        if self._journal is None or self._tally is None or self._sequence < self._tally.due:
+            return
+        if self._journal.closed or self._journal.sequence != self._sequence:  # an engine failed, and said nothing
+            return
+        with suppress(DiskLow, JournalFailed):  # the command was written; the next one tells of it
+            self._apply(self._journal.mark(*self._tally.statement(self._sequence)))
+            self._sequence += 1
+            self._tally.restart(self._sequence + 1, anchored=True)
 
     # --------------------------------------------------------------------------------------- whole arrays at once
 
@@ -648,7 +691,7 @@ class Venue:
                     f"record {start + at} has sequence {int(chunk['sequence'][at])}, and {first + at} follows on this "
                     "venue; apply its commands instead (records['command']), or a venue of the right past"
                 )
-            yield self._batch(chunk)
+            yield self._batch(chunk, stating=False)  # what follows brings the sequence numbers that follow
 
     def _stream_array(self, commands: "NDArray[np.void]", time_ns: "ArrayLike | None") -> Iterator[Reports]:
         """Put a structured array of commands into records, a column at a time: padding may hold anything."""
@@ -710,8 +753,8 @@ class Venue:
             records["time_ns"] = self._time_ns if self._clock is None else self._read_clock()
         return records
 
-    def _batch(self, records: "NDArray[np.void]") -> Reports:
-        """Cross the seam with many records, as often as the engine stops early."""
+    def _batch(self, records: "NDArray[np.void]", *, stating: bool = True) -> Reports:
+        """Cross the seam with many records, as often as the engine stops early; then state what is due."""
         data, count, done = records.tobytes(), len(records), 0
         if self._journal is not None:
             data = self._journal.append(data)
@@ -728,6 +771,8 @@ class Venue:
                 wanted = 2 * taken
         frames = parts[0] if len(parts) == 1 else b"".join(parts)
         self._note(records["command"], frames)
+        if stating:
+            self._state_if_due()
         return Reports(frames)
 
     def _note(self, commands: "NDArray[np.void]", frames: bytes) -> None:
@@ -738,8 +783,9 @@ class Venue:
             defined = Reports(frames).where(kind=INSTRUMENT_DEFINED)
             self._instruments |= {int(number) for number in defined.instrument}
             self._settle()
+        self._count(frames)
         if self._backlog is not None:
-            self._keep(frames)
+            self._put_by(frames)
 
     # --------------------------------------------------------------------------------------------- order ids, time
 
@@ -803,6 +849,7 @@ class Venue:
         elif self._backlog:
             self._books.fold(b"".join(self._backlog))
         self._backlog, self._backlog_bytes = [], 0
+        self._watched = True
         return self._books
 
     @property
@@ -890,7 +937,8 @@ class Venue:
         the directory, instead of the first record; where the first record is archived, that is the only way (JRN-20).
         What is damaged and could be passed over, a snapshot (SNAP-9) or a slot of the commit mark (JRN-13), is told as
         a RuntimeWarning.  Raise `UsageError` when there is no journal or
-        another process writes to it, `CorruptInput` when it is damaged.
+        another process writes to it, `CorruptInput` when it is damaged, `NotDeterministic` when the engine says
+        something else than the journal states of the one that ran with it (JRN-21).
         """
         check_name(engine)
         if until is not None and (until := _integer("until", until)) < 0:
@@ -909,9 +957,14 @@ class Venue:
         try:
             with Reading(directory) as reading:  # again: opening has cut off a torn tail
                 reading.load()
+                tally = Tally(venue.sequence + 1)
                 for records in reading.batches(venue.sequence + 1, until, CHUNK):
-                    venue._batch(np.frombuffer(records, RECORD_DTYPE))  # noqa: SLF001
-            venue._journal = journal  # noqa: SLF001
+                    for part in parts(records):
+                        tally.note(venue._batch(np.frombuffer(part, RECORD_DTYPE)).frames)  # noqa: SLF001
+                        tally.compare(part)
+            if journal is not None:
+                venue._journal = journal  # noqa: SLF001
+                venue._watch(tally)  # noqa: SLF001
             if until is None and venue.sequence <= reading.durable:
                 venue._origin = header.uuid, venue.sequence  # noqa: SLF001
             for warning in told:

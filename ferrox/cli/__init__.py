@@ -24,7 +24,7 @@ import click
 
 from ferrox.cli.output import JSON_OPTION, examples, print_error, print_json
 from ferrox.cli.signals import TERMINATED, install, leaving
-from ferrox.errors import CorruptInput, DiskLow, FerroxError, JournalFailed
+from ferrox.errors import CorruptInput, DiskLow, FerroxError, JournalFailed, NotDeterministic
 
 DIFFERENT: Final = 1
 USAGE: Final = 2
@@ -42,6 +42,7 @@ VERBS: Final = {
     "pipe": ("pipe", "Be an engine: commands on stdin, reports on stdout."),
     "replay": ("replay", "Tell an engine a journal again."),
     "salvage": ("salvage", "Keep what is sound of a damaged journal, in a new one."),
+    "shadow": ("shadow", "Follow a live journal: write its snapshots, check its engine."),
     "simulate": ("simulate", "Write a seeded, realistic order flow as a journal."),
     "verify": ("verify", "Check every byte of a journal, and both engines on it."),
 }
@@ -147,6 +148,8 @@ def run(arguments: Sequence[str]) -> int:
             return fail(arguments, str(error), CORRUPT, getattr(error, "lines", ()))
         except (JournalFailed, DiskLow) as error:
             return fail(arguments, str(error), DISK)
+        except NotDeterministic as error:
+            return fail(arguments, str(error), DIFFERENT)
         except FerroxError as error:
             return fail(arguments, str(error), USAGE)
         except OSError as error:

@@ -13,6 +13,7 @@ import numpy as np
 import ferrox
 from ferrox.engine import ENGINES, Capacity, Engine, make_engine
 from ferrox.fast import COMPILED
+from ferrox.journal.tally import Tally, parts
 from ferrox.messages import RECORD_SIZE, REPORT_SIZE
 from ferrox.state import digest
 from ferrox.terms import Annotation, ReportKind
@@ -89,24 +90,42 @@ class Run:
         self._kinds = np.zeros(256, np.int64)
         self._sha256 = hashlib.sha256()
         self._sink = sink
+        self.tally = Tally(1)
 
     def restore(self, state: bytes, sequence: int) -> None:
         """Begin with the state of a snapshot of this sequence number, for a journal that begins later (JRN-20)."""
         self.engine.restore(state)
         self.origin = sequence
+        self.tally.restart(sequence + 1)
+
+    def take_over(self, engine: Engine, tally: Tally) -> None:
+        """Go on with an engine that was recovered with its journal, and with what it has said since a statement."""
+        self.engine, self.tally = engine, tally
 
     def feed(self, records: bytes) -> None:
-        """Apply whole records, all of them."""
-        self.commands += count_commands(records)
-        while records:
-            start = perf_counter()
-            taken, reports = self.engine.apply(records)
-            self.seconds += perf_counter() - start
-            self._note(reports)
-            records = records[taken * RECORD_SIZE :]
+        """Apply whole records, all of them, from the journal's first on.
+
+        Raise `NotDeterministic` when a MARK states that something else was said to them (JRN-21).
+        """
+        for part in parts(records):
+            self.commands += count_commands(part)
+            left = part
+            while left:
+                start = perf_counter()
+                taken, reports = self.engine.apply(left)
+                self.seconds += perf_counter() - start
+                self._note(reports)
+                left = left[taken * RECORD_SIZE :]
+            self.tally.compare(part)
+
+    @property
+    def statements(self) -> int:
+        """How many statements of the journal were held against what the engine said, and found right."""
+        return self.tally.checked
 
     def _note(self, reports: memoryview) -> None:
         """Take down what the engine said."""
+        self.tally.note(reports)
         self._sha256.update(reports)
         self._kinds += np.bincount(np.frombuffer(reports, np.uint8)[KIND_OF_REPORT::REPORT_SIZE], minlength=256)
         if self._sink is not None:

@@ -177,7 +177,8 @@ def kept_in(directory: str | None, run: Run, durability: Durability, *, syncer: 
         return
     if any(Path(directory).glob("*.wal")):  # without a segment nothing was ever written
         recovered = recover(directory, run.name, durability=durability, syncer=syncer)
-        run.engine, journal = recovered.engine, recovered.journal
+        journal = recovered.journal
+        run.take_over(recovered.engine, recovered.tally)
         for warning in recovered.warnings:
             print_note(f"ferrox: {warning}")
         if journal.torn:
@@ -259,6 +260,8 @@ class Peer:
             records = self.journal.append(records)
             self.journal.wait()
         self.run.feed(records)
+        if self.journal and self.journal.sequence >= self.run.tally.due:
+            self.run.feed(self.journal.mark(*self.run.tally.statement(self.journal.sequence)))
 
 
 class BinaryPeer(Peer):

@@ -6,6 +6,8 @@ way out has begun by then.
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -26,6 +28,32 @@ def install() -> None:
 def leaving() -> None:
     """Say that the exception has arrived, and that what follows is not to be interrupted by it."""
     signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Take down SIGINT and SIGTERM while the block runs, for a loop that ends where all is whole; a second one raises.
+
+    What is given is empty until one came, and then says which: "interrupted" or "terminated".
+    """
+    notes: list[str] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        notes.append("interrupted" if number == signal.SIGINT else "terminated")
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield notes
+    finally:
+        restore()
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -16,7 +16,7 @@ from attrs import define
 from ferrox.cli.engines import Run, fast_build
 from ferrox.cli.output import examples, json_option, per_second, plural, print_json, progress
 from ferrox.engine import ENGINES, Capacity
-from ferrox.errors import CorruptInput
+from ferrox.errors import CorruptInput, NotDeterministic
 from ferrox.files import joined, names_in
 from ferrox.journal import Scan
 from ferrox.journal.reader import BATCH, Reading
@@ -96,11 +96,12 @@ def command(directory: str, as_json: bool) -> int:
 
     Checksums, chain, sequence and times of all records; headers, order and digests of all segments; the commit mark;
     every snapshot file, against the replay at its sequence; and the reports and states of the engines, against each
-    other.  Damage is told with file, offset, sequence, what was expected and what was found.
+    other and against what the journal states of the run itself.  Damage is told with file, offset, sequence, what was
+    expected and what was found.
 
     A torn tail is what a crash leaves behind the last durable record. It is told, and is no damage.
 
-    Exit status: 0 sound, 1 the engines or a snapshot differ, 3 corrupt.
+    Exit status: 0 sound, 1 the engines, a snapshot or a statement differ, 3 corrupt.
     """
     findings = verify(directory)
     if as_json:
@@ -166,12 +167,15 @@ class Recorder:
         self.parts: list[bytes] = []
         self.run = Run(name, capacity, lambda frames: self.parts.append(bytes(frames)))
         self.failure = ""
+        self.differs: NotDeterministic | None = None
 
     def feed(self, records: bytes) -> bytes:
         """Apply records and return their reports; of an engine that fails, those before the failure."""
         self.parts.clear()
         try:
             self.run.feed(records)
+        except NotDeterministic as error:
+            self.differs = error
         except Exception as error:  # noqa: BLE001 - whatever an engine raises here is a finding
             self.failure = f"failed: {type(error).__name__}: {error}"
         return b"".join(self.parts)
@@ -209,6 +213,9 @@ class Pair:
                 if answer != answers[0] or recorder.failure or one.failure:
                     self.differs = True
                     return first_difference(part, (one, answers[0]), (recorder, answer))
+            if any(recorder.differs for recorder in self.recorders):
+                self.differs = True
+                return from_statement(self.recorders)
             if self.recorders[0].failure:  # alone, and nobody to compare with
                 self.differs = True
                 return first_difference(part, (self.recorders[0], answers[0]), None)
@@ -223,6 +230,13 @@ class Pair:
                 check.verdict = "equal" if check.digest == expected else "different"
                 if check.digest != expected:
                     check.found = f"expected state {expected}, as the replay has it, found {check.digest}"
+
+
+def from_statement(recorders: list[Recorder]) -> Difference:
+    """Return how what the engines say now differs from what the journal states of the run (JRN-21)."""
+    said = {recorder.run.name: str(recorder.differs) for recorder in recorders if recorder.differs}
+    sequence = min(recorder.differs.last + 1 for recorder in recorders if recorder.differs)
+    return Difference(sequence, "(the MARK there states what the engine said that ran with the journal)", said)
 
 
 def compare_states(runs: list[Run], sequence: int) -> Difference | None:

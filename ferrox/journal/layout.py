@@ -186,7 +186,8 @@ def unpack_marks(page: bytes, path: str) -> tuple[CommitMark, int, list[str]]:
     good = [(mark, index) for index, mark in enumerate(slots) if mark]
     if not good:
         raise SegmentCorrupt(path, 0, 0, "expected a slot that passes its checks, found two that do not")
-    mark, index = max(good, key=lambda entry: entry[0].durable)
+    # An opening repeats the watermark under its own epoch, and is the further one.
+    mark, index = max(good, key=lambda entry: (entry[0].durable, entry[0].epoch))
     if any(other.uuid != mark.uuid for other, _ in good):
         raise SegmentCorrupt(path, MARK_SECTOR, 0, "expected two slots of one journal, found slots of two")
     warnings = [

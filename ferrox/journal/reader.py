@@ -170,6 +170,24 @@ def scan(directory: str | os.PathLike[str]) -> Scan:
         return reading.scan(corruption)
 
 
+def load_mark(descriptor: int, directory: str) -> tuple[CommitMark, int, list[str]]:
+    """Return the commit mark of an open directory, its slot, and a warning for a slot that fails its checks.
+
+    One that fails may be one that is being written, so it is read again.
+    """
+    path = joined(directory, MARK_NAME)
+    for _ in range(3):
+        file = open_file(descriptor, MARK_NAME, path)
+        try:
+            page = read_at(file, MARK_SIZE + 1, 0, path)
+        finally:
+            os.close(file)
+        mark, slot, warnings = unpack_marks(page, path)
+        if not warnings:
+            break
+    return mark, slot, warnings
+
+
 class Reading:
     """One pass over a journal, and what it has found out so far."""
 
@@ -229,13 +247,8 @@ class Reading:
         self._check_end()
 
     def _load_mark(self) -> None:
-        """Read the commit mark; a slot that fails may be one that is being written, so it is read again."""
-        path = joined(self.directory, MARK_NAME)
-        for _ in range(3):
-            page = self._page(MARK_NAME, path, MARK_SIZE + 1)[0]
-            self.mark, self.mark_slot, warnings = unpack_marks(page, path)
-            if not warnings:
-                return
+        """Read the commit mark."""
+        self.mark, self.mark_slot, warnings = load_mark(self.descriptor, self.directory)
         self.warnings += warnings
 
     def _load_header(self, name: str) -> None:

@@ -33,6 +33,7 @@ NEEDED = {
     "pipe": [],
     "replay": ["flow"],
     "salvage": ["flow"],
+    "shadow": ["flow", "--until-sealed"],
     "simulate": ["--commands", "100", "--out", "new"],
     "verify": ["flow"],
 }

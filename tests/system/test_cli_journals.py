@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from crc32c import crc32c
 
 import ferrox as fx
 from ferrox import cli
@@ -391,6 +392,38 @@ def test_a_report_that_one_engine_lacks_is_a_difference_at_its_sequence(flow, mo
     assert status == 1
     assert value["difference"]["sequence"] == 5000
     assert value["difference"]["reports"]["fast"] == "no report"
+
+
+@pytest.fixture
+def stated(tmp_path):
+    """A journal that states wrongly what the engine said to the first 2,000 records, and rightly where that ends."""
+    said = bytearray()
+    with Journal.create(tmp_path / "stated") as journal:
+        engine = make_engine("reference", journal.capacity)
+        for records in Workload(seed=7, commands=2000):
+            left = journal.append(records.tobytes())
+            while left:
+                taken, reports = engine.apply(left)
+                said += reports
+                left = left[taken * RECORD_SIZE :]
+        journal.mark(1, len(said) // 48, crc32c(said))
+        journal.mark(2002, 1, 0)
+    return tmp_path / "stated"
+
+
+def test_a_statement_that_neither_engine_repeats_is_a_difference(stated):
+    """JRN-21: in a replay and in a verification."""
+    told = "sequence 2002 to 2001: expected 1 reports with CRC-32C 00000000, as the MARK of sequence 2002 states"
+
+    value = ferrox_json("verify", stated, cwd=stated.parent, status=1)
+    assert value["verdict"] == "different"
+    assert value["difference"]["sequence"] == 2002
+    assert all(told in said for said in value["difference"]["reports"].values())
+    assert len(value["difference"]["reports"]) == 2
+    run = ferrox_run("replay", stated, cwd=stated.parent)
+    expect_error(run, 1, told, "Keep the journal, and report this defect.")
+    value = ferrox_json("replay", stated, "--until", "2001", cwd=stated.parent)
+    assert value["statements"] == 1
 
 
 def test_an_engine_that_fails_is_a_difference(flow, monkeypatch, capsys):

@@ -959,6 +959,16 @@ def test_bytes_behind_the_last_record_of_a_closed_segment_are_refused(tmp_path):
     assert "expected zeros behind sequence 4" in refused(tmp_path / "j")
 
 
+def test_the_segment_of_an_opening_is_missed_even_where_no_record_came_after_it(tmp_path):
+    """JRN-10, JRN-13: of two slots that know the same watermark, that of the later epoch is the further one."""
+    make(tmp_path / "j")
+    with Journal.open(tmp_path / "j"):
+        crash(tmp_path / "j", tmp_path / "copy")
+    segments(tmp_path / "copy")[-1].unlink()
+
+    assert "expected a segment of epoch 2, found none: it is missing" in refused(tmp_path / "copy")
+
+
 def test_segments_that_changed_places_are_refused(three):
     """JRN-10."""
     one, two, _ = segments(three)

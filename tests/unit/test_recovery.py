@@ -5,8 +5,9 @@ import shutil
 import pytest
 
 from ferrox.engine import ENGINES, make_engine
-from ferrox.errors import CorruptInput, UsageError
+from ferrox.errors import CorruptInput, NotDeterministic, UsageError
 from ferrox.journal import Durability, Journal, read
+from ferrox.journal.tally import Tally
 from ferrox.messages import RECORD_SIZE
 from ferrox.recovery import recover
 from ferrox.snapshot import write_snapshot
@@ -101,3 +102,24 @@ def test_every_level_waits_for_what_it_promises(tmp_path):
             journal.wait()
             assert journal.released == 500
             assert journal.durable >= (500 if level else 0)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_recovery_holds_the_engine_against_what_the_journal_states(wrong, tmp_path):
+    """JRN-21."""
+    engine = make_engine("reference", WORKLOAD.capacity())
+    apply = applier(engine)
+    tally = Tally(1)
+    with Journal.create(tmp_path / "j", WORKLOAD.capacity()) as journal:
+        for chunk in Workload(5, 3000):
+            tally.note(apply(journal.append(chunk.tobytes())))
+        first, reports, crc = tally.statement(journal.sequence)
+        journal.mark(first, reports + wrong, crc)
+
+    if wrong:
+        with pytest.raises(NotDeterministic):
+            recover(tmp_path / "j")
+        return
+    found = recover(tmp_path / "j")
+    assert found.tally.checked == 1
+    found.journal.close()

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crc32c import crc32c
 
 import ferrox as fx
 from ferrox import venue as venue_module
 from ferrox.engine import Capacity
-from ferrox.errors import SequenceError, UsageError
-from ferrox.journal import Journal, identify, read, scan
+from ferrox.errors import JournalFailed, NotDeterministic, SequenceError, UsageError
+from ferrox.journal import Journal, Tally, identify, read, scan
+from ferrox.journal.layout import MARK
 from ferrox.messages import (
     CANCEL_ORDER_DTYPE,
     COMMAND_DTYPE,
@@ -982,3 +984,145 @@ def test_what_only_equals_an_integer_is_none(venue, call):
 
     with pytest.raises(TypeError, match=r"order_id|account|side|time_in_force|self_trade|instrument|time_ns"):
         call(venue)
+
+
+# ------------------------------------------------------------------------------------------- what the journal states
+
+
+def states_every(count, monkeypatch):
+    monkeypatch.setattr(venue_module, "Tally", lambda first: Tally(first, every=count))
+    monkeypatch.setattr(venue_module, "HELD_MAX", 1)
+
+
+def marks(directory):
+    records = np.frombuffer(b"".join(read(directory)), RECORD_DTYPE)
+    return [
+        (int(record["sequence"]), *MARK.unpack(record["command"].tobytes()))
+        for record in records[records["kind"] == 254]
+    ]
+
+
+def stating(path):
+    """Be told 90 commands one by one and 90 at once, twenty at a time; return the venue's last digest."""
+    commands = random_commands(180)
+    with fx.Venue(journal=path, **SMALL) as venue:
+        for command in commands[:90]:
+            venue.send(command)
+        for at in range(90, 180, 20):
+            venue.apply(in_shape(commands[at : at + 20]))
+        digest = venue.digest()
+        assert venue.journal is not None
+        assert venue.journal.sequence == venue.sequence
+    return digest
+
+
+def test_a_venue_states_in_its_journal_what_the_engine_said(tmp_path, monkeypatch):
+    """JRN-21: one by one or in arrays; a load holds either engine against it."""
+    states_every(30, monkeypatch)
+
+    digest = stating(tmp_path / "flow")
+
+    found = marks(tmp_path / "flow")
+    assert [mark[:2] for mark in found] == [(31, 1), (62, 32), (93, 63), (134, 94), (175, 135)]
+    said = b"".join(reports for _, reports in replayed(tmp_path / "flow", 31))
+    assert found[0][2:] == (len(said) // 48, crc32c(said))
+    for engine in ("reference", "fast"):
+        with fx.Venue.load(tmp_path / "flow", engine, read_only=True) as venue:
+            assert venue.sequence == 188
+            assert (
+                unpack_state(venue.snapshot()).orders
+                == unpack_state(fx.Venue.load(tmp_path / "flow", until=187).snapshot()).orders
+            )
+        assert fx.Venue.load(tmp_path / "flow", engine, until=187).digest() == digest
+
+
+def replayed(directory, until):
+    engine = ReferenceEngine(Capacity(**SMALL))
+    for records in read(directory, until=until, batch=1):
+        _, reports = engine.apply(records)
+        yield records, bytes(reports)
+
+
+def test_a_load_goes_on_with_what_was_counted_and_stated(tmp_path, monkeypatch):
+    """JRN-21: after a crash as after a close, the next statement begins behind the last one."""
+    states_every(30, monkeypatch)
+    stating(tmp_path / "flow")
+
+    with fx.Venue.load(tmp_path / "flow") as venue:
+        for command in random_commands(40):
+            venue.send(command)
+
+    assert [mark[:2] for mark in marks(tmp_path / "flow")][5:] == [(206, 176)]
+    assert fx.Venue.load(tmp_path / "flow", "fast", read_only=True).sequence == 232
+
+
+def test_a_venue_from_a_snapshot_states_where_it_begins_and_goes_on_from_there(tmp_path, monkeypatch):
+    """JRN-21."""
+    with fx.Venue(journal=tmp_path / "flow", **SMALL) as venue:
+        for command in random_commands(20):
+            venue.send(command)
+        venue.save_snapshot()
+    states_every(30, monkeypatch)
+
+    with fx.Venue.load(tmp_path / "flow", snapshots=True) as venue:
+        for command in random_commands(80):
+            venue.send(command)
+
+    assert [mark[:2] for mark in marks(tmp_path / "flow")] == [(53, 53), (84, 54)]
+    for snapshots in (True, False):
+        assert fx.Venue.load(tmp_path / "flow", read_only=True, snapshots=snapshots).sequence == 108
+
+
+def test_a_load_refuses_an_engine_that_says_otherwise(tmp_path, monkeypatch):
+    """JRN-21: and lets go of the journal."""
+    states_every(30, monkeypatch)
+    stating(tmp_path / "flow")
+    really = ReferenceEngine.apply
+
+    def lying(self, records):
+        taken, reports = really(self, records)
+        return taken, memoryview(bytes(reports).replace(b"\x80", b"\x00", 1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReferenceEngine, "apply", lying)
+        for read_only in (False, True):
+            with pytest.raises(NotDeterministic, match="sequence 1 to 30: expected"):
+                fx.Venue.load(tmp_path / "flow", read_only=read_only)
+        fx.Venue.load(tmp_path / "flow", until=30)
+
+    fx.Venue.load(tmp_path / "flow").close()
+
+
+def test_records_that_bring_their_sequence_numbers_are_not_parted_by_a_statement(tmp_path, monkeypatch):
+    states_every(30, monkeypatch)
+    plain = fx.Venue(**SMALL)
+    with fx.Venue(journal=tmp_path / "one", **SMALL) as source:
+        for command in random_commands(29):
+            source.send(command)
+    records = b"".join(read(tmp_path / "one"))[: 29 * RECORD_SIZE]
+    monkeypatch.setattr(venue_module, "CHUNK", 7)
+    states_every(10, monkeypatch)
+
+    with fx.Venue(journal=tmp_path / "two", **SMALL) as venue:
+        assert venue.apply(records) == plain.apply(records)
+        assert venue.sequence == 29
+        venue.buy(1, 7)
+        assert venue.sequence == 31
+
+    assert [mark[:2] for mark in marks(tmp_path / "two")] == [(31, 1)]
+
+
+def test_a_statement_that_cannot_be_written_does_not_lose_the_answer(tmp_path, monkeypatch):
+    """The next command tells that the journal failed."""
+    states_every(3, monkeypatch)
+    with fx.Venue(journal=tmp_path / "flow", **SMALL) as venue:
+        venue.define(1, band=(-1000, 1000))
+        venue.buy(1, 7)
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "mark", lambda *_: (_ for _ in ()).throw(JournalFailed("the disk failed")))
+            assert venue.buy(1, 8).accepted
+            assert venue.sequence == 3
+        assert venue.buy(1, 9).accepted
+        assert venue.sequence == 5
+
+    assert [mark[:2] for mark in marks(tmp_path / "flow")] == [(5, 1)]
