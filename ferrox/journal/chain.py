@@ -139,10 +139,10 @@ def watermark(records: bytes) -> int:
 
 def check_given(records: bytes) -> None:
     """Raise `UsageError` unless these are whole records that a caller may append; nothing is sealed before."""
-    if COMPILED and len(records) == count_fit(records) * RECORD_SIZE:
-        return
     if len(records) % RECORD_SIZE:
         raise UsageError(f"records have {RECORD_SIZE} bytes each, and these {len(records)} bytes are no whole number")
+    if COMPILED and len(records) == count_fit(records) * RECORD_SIZE:
+        return
     if max(records[24::RECORD_SIZE], default=0) >= FIRST_ANNOTATION:
         raise UsageError(f"record kinds from {FIRST_ANNOTATION} on are the journal's own, and a command has another")
     # The highest byte of a time tells whether a closer look is needed: it is 0x3f until the year 2116.
