@@ -17,8 +17,8 @@ from typing import Final, Protocol
 
 from ferrox.files import write_at
 
-LET_GO: Final = 1 << 20
-"""Bytes of a mapping that are let go of at a time."""
+LET_GO: Final = 1 << 14
+"""Bytes of a mapping that are let go of at a time, when they are written."""
 
 
 class Storage(Protocol):
@@ -88,7 +88,8 @@ class MappedFile:
         """Store at `offset`: one copy, and no call."""
         self.map[offset : offset + len(data)] = data
         if offset - self.kept > 2 * LET_GO:
-            # Pages that are written stay in the cache; letting go of them here keeps `close` from doing it all at once.
+            # The pages stay in the cache.  While they are mapped here, a sync in another process takes each out of our
+            # page table by an interrupt, and takes five times as long (docs/journal.md).
             self.map.madvise(mmap.MADV_DONTNEED, self.kept, LET_GO)
             self.kept += LET_GO
 
