@@ -50,6 +50,8 @@ HICCUP_NS: Final = 10_000
 GROUPS: Final = (1, 64, 1024)
 CAPACITY: Final = Capacity()
 PERCENTILES: Final = (50, 99, 99.9, 99.99, 100)
+Writer = tuple[Callable[[bytes], object], Callable[[], None]]
+"""What appends a group of records, and what returns when the last is acknowledged."""
 SQLITE_LEVELS: Final = {"D0": "OFF", "D1": "FULL"}
 
 
@@ -161,16 +163,14 @@ def show(name: str, values: dict[str, float]) -> None:
 
 
 @contextmanager
-def ferrox_writer(path: Path, level: str, backend: str, *, syncer: bool) -> Iterator[Callable[[bytes], object]]:
+def ferrox_writer(path: Path, level: str, backend: str, *, syncer: bool) -> Iterator[Writer]:
     """Give what appends a group to a journal."""
     with Journal.create(path, CAPACITY, durability=Durability[level], backend=backend, syncer=syncer) as journal:
-        yield journal.append
-        while journal.released < journal.sequence:
-            time.sleep(0.0001)
+        yield journal.append, journal.wait
 
 
 @contextmanager
-def sqlite_writer(path: Path, level: str) -> Iterator[Callable[[bytes], object]]:
+def sqlite_writer(path: Path, level: str) -> Iterator[Writer]:
     """Give what inserts a group of records in one transaction."""
     path.mkdir()
     base = sqlite3.connect(path / "journal.db", isolation_level=None)
@@ -184,12 +184,12 @@ def sqlite_writer(path: Path, level: str) -> Iterator[Callable[[bytes], object]]
         base.executemany("INSERT INTO journal (record) VALUES (?)", rows)
         base.execute("COMMIT")
 
-    yield append
+    yield append, lambda: None
     base.close()
 
 
 @contextmanager
-def file_writer(path: Path, level: str) -> Iterator[Callable[[bytes], object]]:
+def file_writer(path: Path, level: str) -> Iterator[Writer]:
     """Give what writes a group to a plain file, with nothing that could tell damage."""
     with path.open("wb") as file:
 
@@ -199,7 +199,7 @@ def file_writer(path: Path, level: str) -> Iterator[Callable[[bytes], object]]:
             if level != "D0":
                 os.fdatasync(file.fileno())
 
-        yield append
+        yield append, lambda: None
 
 
 def measure_rates(place: Path, seconds: float) -> dict[str, Any]:
@@ -228,15 +228,16 @@ def run_writer(writer: Callable[[Path], Any], path: Path, group: int, seconds: f
     rates = []
     for _ in range(3):
         count = 0
-        start = time.perf_counter()
-        with writer(path) as append:
+        with writer(path) as (append, wait):
+            start = time.perf_counter()
             while time.perf_counter() - start < seconds / 3:
                 for _ in range(max(1, 256 // group)):
                     append(records)
                     count += group
                 if count > 12_000_000:
                     break
-        rates.append(count / (time.perf_counter() - start))
+            wait()
+            rates.append(count / (time.perf_counter() - start))
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return statistics.median(rates)
 
