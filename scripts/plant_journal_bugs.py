@@ -52,10 +52,11 @@ BUGS: Final = {
         "        self.slot = 1 - self.slot\n",
     ),
     "always the same slot": ("journal/keeper", "            self.slot = 1 - self.slot\n", "            pass\n"),
-    "a full segment is left unsynced": (
+    "a full segment is left unsynced": ("journal/keeper", "            os.fdatasync(self.file)\n", ""),
+    "a segment is begun too early": (
         "journal/keeper",
-        "        self.sync(full, chain, mark=False)\n",
-        "        self._durable = chain.sequence\n",
+        "        self._finish()\n        before = self._before\n",
+        "        before = self._before\n",
     ),
     "a file appears before it is whole": (
         "files",
@@ -93,12 +94,12 @@ BUGS: Final = {
     "the digest of the wrong segment": (
         "journal/keeper",
         (
-            "        before = self.before()\n        self.before = Hashing(self.directory, full.place.name, "
-            "full.place.full_size).result\n"
+            "        before = self._before\n        self._finishing = Finishing(self.directory, full.place, "
+            "chain.sequence, chain.checksum)\n        if not self._finishing.thread:\n            self._finish()\n"
         ),
         (
-            "        self.before = Hashing(self.directory, full.place.name, full.place.full_size).result\n"
-            "        before = self.before()\n"
+            "        self._finishing = Finishing(self.directory, full.place, "
+            "chain.sequence, chain.checksum)\n        self._finish()\n        before = self._before\n"
         ),
     ),
     "a segment has one record too many": (

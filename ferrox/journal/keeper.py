@@ -7,7 +7,6 @@ same in another process, so that its writer never waits; both are a `Keeper`.
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable
 from threading import Thread
 from typing import Final, NamedTuple, Protocol
 
@@ -124,13 +123,14 @@ class MarkFile:
 
 
 class InlineKeeper:
-    """A keeper that does its work in the caller's process, in the call that needs it."""
+    """A keeper that does its work in the caller's process, most of it in the call that needs it."""
 
     def __init__(self, directory: int, backend: str, marks: MarkFile, before: bytes) -> None:
         """Serve a writer in an open directory; `before` is the SHA-256 of the segment before the one it begins."""
         self.directory, self.backend, self.marks = directory, backend, marks
         self._durable = self._marked = marks.mark.durable
-        self.before: Callable[[], bytes] = lambda: before
+        self._before = before
+        self._finishing: Finishing | None = None
 
     @property
     def durable(self) -> int:
@@ -156,14 +156,21 @@ class InlineKeeper:
         return True
 
     def turn(self, full: SegmentFile, chain: Chain) -> bytes:
-        """Sync a full segment, so that at most one is ever not on disk, and begin to hash it."""
-        self.sync(full, chain, mark=False)
-        before = self.before()
-        self.before = Hashing(self.directory, full.place.name, full.place.full_size).result
+        """Wait until the segment before a full one is on disk, which it is since long, and begin to finish this one."""
+        self._finish()
+        before = self._before
+        self._finishing = Finishing(self.directory, full.place, chain.sequence, chain.checksum)
+        if not self._finishing.thread:
+            self._finish()
         return before
+
+    def resume(self, place: Place) -> None:
+        """Take over behind a segment that is on disk already, and needs its digest only."""
+        self._finishing = Finishing(self.directory, place, 0, 0)
 
     def sync(self, segment: SegmentFile, chain: Chain, *, mark: bool) -> None:
         """Sync the records, then write the commit mark, which is synced now or with the next."""
+        self._finish()
         segment.storage.sync()
         self.marks.write(chain.sequence, chain.checksum)
         self._durable = chain.sequence
@@ -171,38 +178,51 @@ class InlineKeeper:
             self.marks.sync()
             self._marked = chain.sequence
 
+    def _finish(self) -> None:
+        """Wait until the full segment is on disk, if one is not; say so in the commit mark, to be synced later."""
+        if self._finishing is None:
+            return
+        self._before = self._finishing.result()
+        if self._finishing.sequence > self._durable:
+            self._durable = self._finishing.sequence
+            self.marks.write(self._durable, self._finishing.checksum)
+        self._finishing = None
+
     def close(self) -> None:
         """Let go of the commit mark."""
         self.marks.close()
 
 
-class Hashing:
-    """The SHA-256 of a full segment, calculated beside the writer when it is long: hashing lets the interpreter go."""
+class Finishing:
+    """A full segment on its way to the disk, and its SHA-256; beside the writer when it is long."""
 
-    def __init__(self, directory: int, name: str, size: int) -> None:
-        """Begin to hash the first `size` bytes of a file; raise OSError when it cannot be opened."""
+    def __init__(self, directory: int, place: Place, sequence: int, checksum: int) -> None:
+        """Begin to sync and to hash the segment that ends with a record; raise OSError when it cannot be opened."""
+        self.sequence, self.checksum, self.size = sequence, checksum, place.full_size
         self.sha256 = hashlib.sha256()
         self.error: OSError | None = None
         self.thread: Thread | None = None
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        if size <= HASH_SIZE:
-            self._hash(file, size)
+        self.file = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        if self.size <= HASH_SIZE:
+            self._work()
         else:
-            self.thread = Thread(target=self._hash, args=(file, size), name="ferrox-hash", daemon=True)
+            # Syncing and hashing both let go of the interpreter, so the writer goes on.
+            self.thread = Thread(target=self._work, name="ferrox-finish", daemon=True)
             self.thread.start()
 
-    def _hash(self, file: int, size: int) -> None:
-        """Hash and close a file."""
+    def _work(self) -> None:
+        """Sync, hash, and close the file."""
         try:
-            for offset in range(0, size, HASH_SIZE):
-                self.sha256.update(os.pread(file, min(HASH_SIZE, size - offset), offset))
+            os.fdatasync(self.file)
+            for offset in range(0, self.size, HASH_SIZE):
+                self.sha256.update(os.pread(self.file, min(HASH_SIZE, self.size - offset), offset))
         except OSError as error:
             self.error = error
         finally:
-            os.close(file)
+            os.close(self.file)
 
     def result(self) -> bytes:
-        """Return the digest as soon as it is there; raise OSError when the file could not be read."""
+        """Return the digest as soon as all of it is on disk; raise OSError when the sync or the reading failed."""
         if self.thread:
             self.thread.join()
         if self.error:

@@ -30,7 +30,7 @@ from typing import Final
 from ferrox.errors import JournalFailed
 from ferrox.files import publish, remove
 from ferrox.journal.chain import Chain
-from ferrox.journal.keeper import HASH_SIZE, Hashing, InlineKeeper, MarkFile, Place, SegmentFile
+from ferrox.journal.keeper import HASH_SIZE, InlineKeeper, MarkFile, Place, SegmentFile
 from ferrox.journal.layout import HEADER_SIZE, MARK_NAME, MARK_SIZE, unpack_marks
 from ferrox.journal.storage import BACKENDS
 from ferrox.messages import RECORD_SIZE
@@ -169,8 +169,7 @@ class SyncerKeeper:
         mark, slot, _ = unpack_marks(os.pread(file, MARK_SIZE, 0), MARK_NAME)
         keeper = InlineKeeper(self.directory, self.backend, MarkFile(file, mark, slot), self.before)
         if current.base != self.first.base:
-            previous = current.preceding
-            keeper.before = Hashing(self.directory, previous.name, previous.full_size).result
+            keeper.resume(current.preceding)
         self.close()
         return keeper
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ferrox.engine import Capacity
 from ferrox.errors import CorruptInput
 from ferrox.journal import Journal, Source, command_records, read
-from ferrox.journal.keeper import Hashing, InlineKeeper
+from ferrox.journal.keeper import Finishing, InlineKeeper
 from ferrox.journal.storage import MappedFile
 from ferrox.messages import CancelOrder
 
@@ -87,28 +87,22 @@ class Step(NamedTuple):
 class LazyKeeper(InlineKeeper):
     """A keeper that syncs a full segment only when the next one is full: as a syncer whose syncs come late."""
 
-    late = -1
-    """A descriptor of the full segment that is not on disk."""
+    late: Any = None
+    """The full segment that is not on disk, and its end."""
 
-    def _catch_up(self) -> None:
-        """Sync the full segment that was left."""
-        if self.late >= 0:
-            os.fdatasync(self.late)
-            os.close(self.late)
-            self.late = -1
-
-    def turn(self, full: Any, chain: Any) -> bytes:  # noqa: ARG002
+    def turn(self, full: Any, chain: Any) -> bytes:
         """See that everything before the full segment is durable, and no more."""
-        self._catch_up()
-        before = self.before()
-        self.before = Hashing(self.directory, full.place.name, full.place.full_size).result
-        self.late = os.dup(full.storage.file)
+        self._finish()
+        before = self._before
+        self.late = full.place, chain.sequence, chain.checksum
         return before
 
-    def sync(self, segment: Any, chain: Any, *, mark: bool) -> None:
-        """Sync what was left, then as usual."""
-        self._catch_up()
-        super().sync(segment, chain, mark=mark)
+    def _finish(self) -> None:
+        """Sync the full segment that was left."""
+        if self.late:
+            self._finishing = Finishing(self.directory, *self.late)
+            self.late = None
+        super()._finish()
 
 
 class Recorder:

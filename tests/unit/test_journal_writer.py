@@ -156,7 +156,7 @@ def rotated(tmp_path, monkeypatch):
         journal.append(orders(4))
         journal.sync()
         with monkeypatch.context() as patch:
-            patch.setattr(InlineKeeper, "sync", lambda *_, **__: None)
+            patch.setattr(InlineKeeper, "_finish", lambda _: None)
             journal.append(orders(8, 5))
         shutil.copytree(tmp_path / "running", tmp_path / "crashed")
     return tmp_path / "crashed"
