@@ -297,24 +297,34 @@ def caught_by(folder: Path) -> str | None:
     return failed[-1].split(" ")[1] if failed else "a test that had to be stopped"
 
 
+def make_copy(folder: Path) -> None:
+    """Copy the compiled build, and the tests beside it."""
+    shutil.copytree(COMPILED, folder, dirs_exist_ok=True)
+    (folder / "run").mkdir()
+    for part in ("tests", "specs", "pyproject.toml"):
+        source = ROOT / part
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / "run" / part)
+
+
 def main() -> int:
     """Plant every bug, print who caught it, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="plant only these")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if not options.only:
+        with tempfile.TemporaryDirectory() as temporary:
+            make_copy(Path(temporary))
+            if failed := caught_by(Path(temporary)):
+                raise SystemExit(f"{failed} fails with nothing planted, so it would catch everything")
     caught: dict[str, str | None] = {}
     for name, (file, line, wrong) in BUGS.items():
         if options.only and name not in options.only:
             continue
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            shutil.copytree(COMPILED, folder, dirs_exist_ok=True)
-            (folder / "run").mkdir()
-            for part in ("tests", "specs", "pyproject.toml"):
-                source = ROOT / part
-                copy = shutil.copytree if source.is_dir() else shutil.copy
-                copy(source, folder / "run" / part)
+            make_copy(folder)
             plant(folder, file, line, wrong)
             start = time.monotonic()
             caught[name] = caught_by(folder)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -385,6 +386,35 @@ def test_another_failure_to_make_room_is_final(tmp_path, monkeypatch):
     with pytest.raises(JournalFailed):
         journal.append(cancels(1))
     journal.close()
+
+
+def test_a_long_segment_that_cannot_be_synced_beside_the_writer_stops_it(tmp_path, monkeypatch):
+    """JRN-11, JRN-16: at the latest when the next one is full."""
+    really = os.fdatasync
+
+    def sync(file):
+        if threading.current_thread().name == "ferrox-finish":
+            raise OSError(errno.EIO, "Input/output error")
+        really(file)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    journal = create(tmp_path / "j", segment_records=20_000)
+    journal.append(orders(20_001))
+    with pytest.raises(JournalFailed, match="Input/output error; durable up to sequence 0"):
+        journal.append(orders(20_000, 20_002))
+    with pytest.raises(JournalFailed):
+        journal.append(cancels(1))
+    journal.close()
+
+
+def test_a_long_segment_is_synced_and_hashed_beside_the_writer(tmp_path):
+    """JRN-10, JRN-11."""
+    with create(tmp_path / "j", segment_records=20_000) as journal:
+        for first in range(1, 70_000, 5_000):
+            journal.append(orders(5_000, first))
+        assert journal.durable >= 40_000
+
+    assert (scan(tmp_path / "j").verdict, scan(tmp_path / "j").last) == ("clean", 70_001)
 
 
 # ------------------------------------------------------------------------------------------------------- the syncer
