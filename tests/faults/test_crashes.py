@@ -477,7 +477,7 @@ def test_a_signal_ends_a_writer_with_all_it_acknowledged(number, tmp_path, tally
         stderr=subprocess.PIPE,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # who runs this may ignore it
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509 - who runs this may ignore it
     )
     assert process.stdin
     assert process.stdout

@@ -193,6 +193,25 @@ def test_a_hole_above_the_watermark_drops_all_behind_it_in_later_segments_too(lo
     assert len(segments(path)) == (2 if lost <= 8 else 3)
 
 
+def test_records_of_a_later_segment_are_witnesses_of_the_watermark(tmp_path):
+    """JRN-6: nothing else knows that the hole before them was on disk."""
+    with create(tmp_path / "running", segment_records=8) as journal:
+        before = (tmp_path / "running" / MARK_NAME).read_bytes()
+        journal.append(orders(8))
+        journal.sync()
+        journal.append(orders(4, 9))
+        shutil.copytree(tmp_path / "running", tmp_path / "j")
+    (tmp_path / "j" / MARK_NAME).write_bytes(before)
+    with segments(tmp_path / "j")[0].open("r+b") as file:
+        file.seek(HEADER_SIZE + 4 * RECORD_SIZE)
+        file.write(bytes(RECORD_SIZE))
+
+    found = scan(tmp_path / "j").corruption
+
+    assert isinstance(found, JournalCorrupt)
+    assert (found.sequence, found.durable) == (5, 8)
+
+
 def test_a_lost_header_is_torn_above_the_watermark_and_corrupt_below(rotated, tmp_path):
     """JRN-8: it is judged as a record is."""
     path = rotated
