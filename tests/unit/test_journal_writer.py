@@ -212,6 +212,23 @@ def test_records_of_a_later_segment_are_witnesses_of_the_watermark(tmp_path):
     assert (found.sequence, found.durable) == (5, 8)
 
 
+def test_the_beginnings_of_segments_are_witnesses_of_the_watermark(tmp_path, monkeypatch):
+    """JRN-6, JRN-11: when the third began, the first was on disk; when a life began, all before it was."""
+    monkeypatch.setattr(InlineKeeper, "durable", 0)  # so that no record's lag tells
+    with create(tmp_path / "running", segment_records=4) as journal:
+        before = (tmp_path / "running" / MARK_NAME).read_bytes()
+        journal.append(orders(10))
+        shutil.copytree(tmp_path / "running", tmp_path / "j")
+    (tmp_path / "j" / MARK_NAME).write_bytes(before)
+
+    assert scan(tmp_path / "j").durable == 4
+
+    with Journal.open(tmp_path / "j", source=Source.seeded(8)):
+        shutil.copytree(tmp_path / "j", tmp_path / "again")
+    (tmp_path / "again" / MARK_NAME).write_bytes(before)
+    assert scan(tmp_path / "again").durable == 10
+
+
 def test_a_lost_header_is_torn_above_the_watermark_and_corrupt_below(rotated, tmp_path):
     """JRN-8: it is judged as a record is."""
     path = rotated
