@@ -1,6 +1,7 @@
 """What a writer does beyond appending: backends, segments made ahead, levels, a disk that is full, a syncer."""
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -17,8 +18,8 @@ from crc32c import crc32c
 
 from ferrox.engine import Capacity, make_engine
 from ferrox.errors import DiskLow, JournalCorrupt, JournalFailed, SegmentCorrupt, UsageError
-from ferrox.journal import Durability, Journal, Source, command_records, read, scan
-from ferrox.journal.keeper import InlineKeeper
+from ferrox.journal import Durability, Journal, Source, command_records, read, scan, syncer
+from ferrox.journal.keeper import InlineKeeper, Place
 from ferrox.journal.layout import HEADER_SIZE, MARK, MARK_NAME
 from ferrox.journal.storage import BACKENDS
 from ferrox.messages import COMMAND_SIZE, ENVELOPE, RECORD_DTYPE, RECORD_SIZE, CancelOrder, DefineInstrument, NewOrder
@@ -454,6 +455,37 @@ def test_a_long_segment_is_synced_and_hashed_beside_the_writer(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------- the syncer
+
+
+@pytest.mark.parametrize("level", Durability)
+def test_a_syncer_says_durable_behind_the_sync_and_marked_behind_the_marks(level, tmp_path, monkeypatch):
+    """JRN-13, JRN-22: its own side, in this process."""
+    seen = []
+    really = os.fdatasync
+    with create(tmp_path / "j") as journal:
+        journal.append(orders(3))
+        fcntl.flock(keeper_of(journal).marks.file, fcntl.LOCK_UN)
+        memory, wake = os.memfd_create("words"), os.eventfd(0)
+        os.ftruncate(memory, syncer.PAGE)
+        directory = os.open(tmp_path / "j", os.O_RDONLY)
+        side = syncer.Syncer(memory, wake, directory, Place(1, 1, 1000), level)
+
+        def sync(file):
+            name = Path(f"/proc/self/fd/{file}").readlink().name
+            seen.append((name, side.words[syncer.DURABLE], side.words[syncer.MARKED]))
+            really(file)
+
+        monkeypatch.setattr(os, "fdatasync", sync)
+        side._sync(3)
+        monkeypatch.undo()
+        side.marks.close()
+        for file in (memory, wake, directory, *side.files.values()):
+            os.close(file)
+
+    expected = [("00000000000000000001-00000001.wal", 0, 0)]
+    assert seen == (expected if level < Durability.D2 else [*expected, (MARK_NAME, 3, 0)])
+    assert (side.words[syncer.DURABLE], side.words[syncer.MARKED]) == (3, 3 if level == Durability.D2 else 0)
+    assert side.marks.mark.durable == 3
 
 
 def test_a_syncer_that_is_killed_stops_its_writer(tmp_path):
