@@ -20,7 +20,7 @@ from ferrox.engine import Capacity, make_engine
 from ferrox.errors import DiskLow, JournalCorrupt, JournalFailed, SegmentCorrupt, UsageError
 from ferrox.journal import Durability, Journal, Source, command_records, read, scan, syncer
 from ferrox.journal.keeper import InlineKeeper, Place
-from ferrox.journal.layout import HEADER_SIZE, MARK, MARK_NAME
+from ferrox.journal.layout import HEADER_SIZE, MARK, MARK_NAME, unpack_marks
 from ferrox.journal.storage import BACKENDS
 from ferrox.messages import COMMAND_SIZE, ENVELOPE, RECORD_DTYPE, RECORD_SIZE, CancelOrder, DefineInstrument, NewOrder
 from ferrox.snapshot import write_snapshot
@@ -527,6 +527,9 @@ def test_when_a_writer_is_killed_its_syncer_finishes_what_was_written(tmp_path):
         process.send_signal(signal.SIGKILL)
         acknowledged = max([acknowledged, *map(int, process.stdout.read().split(b"\n")[:-1])])
 
+    with (tmp_path / "j" / MARK_NAME).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # which the syncer holds until it has finished
+        assert unpack_marks(file.read(), MARK_NAME)[0].durable >= acknowledged
     with Journal.open(tmp_path / "j") as journal:
         assert journal.torn is None
         assert journal.sequence >= acknowledged > 0
