@@ -15,6 +15,7 @@ class Swallows:
         time.sleep(0.01)
 
 signals.AGAIN_SECONDS = 0.05
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs this may ignore it
 signals.install()
 sys.unraisablehook = lambda _: None
 try:
