@@ -1,7 +1,7 @@
 """The compiled half of the build; everything else stands in pyproject.toml.
 
-`ferrox.fast` is one mypyc unit.  Where it cannot be compiled the install goes on without it, right but slow, unless
-FERROX_COMPILE=1 says that this is an error; FERROX_PURE=1 does not try.
+`ferrox.fast` and `ferrox.lanes` are one mypyc unit.  Where it cannot be compiled the install goes on without it, right
+but slow, unless FERROX_COMPILE=1 says that this is an error; FERROX_PURE=1 does not try.
 """
 
 import os
@@ -37,7 +37,12 @@ def compiled() -> list[Extension]:
         print("ferrox: mypyc is not there; installing the pure build, about 100 times slower", file=sys.stderr)
         return []
     # The package's own file stays Python: it says whether the modules behind it are compiled.
-    modules = sorted(str(path) for path in Path("ferrox/fast").glob("*.py") if path.name != "__init__.py")
+    modules = sorted(
+        str(path)
+        for part in ("fast", "lanes")
+        for path in Path("ferrox", part).glob("*.py")
+        if path.name != "__init__.py"
+    )
     # What the unit imports is not there in an isolated build, and is checked elsewhere: only the unit is of interest.
     flags = ["--follow-imports=silent", "--ignore-missing-imports"]
     try:

@@ -1,0 +1,65 @@
+"""Sealed shared memory: what two processes both map, and neither can cut off under the other.
+
+A memfd with seals against shrinking and growing, so a peer's mistake is never our SIGBUS.  Words are read and written
+through `memoryview.cast("q")`, one aligned load or store each, which never tears (`struct.pack_into` writes zeros
+first, and another process sees them).  What is written first is seen first: that is so on x86-64 and nowhere else that
+Ferrox runs on, so anywhere else nothing here is made (RING-2).
+"""
+
+import fcntl
+import mmap
+import os
+import platform
+import sys
+from typing import Final, Self
+
+from ferrox.errors import FerroxError, UsageError
+
+PAGE: Final = 4096
+STRIDE: Final = 16
+"""Words from one word that is shared to the next: 128 bytes, so that two writers never share a cache line."""
+SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+ORDERED: Final = ("x86_64", "AMD64")
+"""Machines on which stores become visible in their order."""
+
+
+class SharedCorrupt(FerroxError):
+    """Shared memory holds what no side of it writes: the process that sees it stops (RING-3)."""
+
+
+def expect_ordered(machine: str | None = None) -> None:
+    """Raise `UsageError` unless stores become visible in their order on this machine."""
+    machine = machine or platform.machine()
+    if machine not in ORDERED or sys.byteorder != "little" or sys.maxsize < 2**62:
+        raise UsageError(
+            f"the matching service shares memory between processes in a way that is right on x86-64 only, and this is "
+            f"{machine}: run the service on another machine. Engines, journals and the oracle run here"
+        )
+
+
+class Shared:
+    """A page of words, and bytes behind it."""
+
+    def __init__(self, file: int) -> None:
+        """Map what a descriptor holds, which is this object's from here on."""
+        expect_ordered()
+        self.file = file
+        self.map = mmap.mmap(file, os.fstat(file).st_size)
+        self.words = memoryview(self.map).cast("q")
+        self.bytes = memoryview(self.map)[PAGE:]
+
+    @classmethod
+    def create(cls, name: str, size: int) -> Self:
+        """Make a page and `size` bytes behind it, all zeros, under a name for people (/proc/PID/maps)."""
+        expect_ordered()
+        file = os.memfd_create(f"ferrox-{name}", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        os.ftruncate(file, PAGE + size)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
+        return cls(file)
+
+    def close(self) -> None:
+        """Let go of it; the memory goes with the last process that holds it."""
+        self.words.release()
+        self.bytes.release()
+        self.map.close()
+        os.close(self.file)
