@@ -5,6 +5,7 @@ the snapshot stands for: nothing that is damaged is passed over because it is no
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
@@ -33,19 +34,35 @@ class Recovered:
 
 
 def recover(
-    directory: str | os.PathLike[str], engine: str = "fast", *, snapshots: bool = True, **options: Any
+    directory: str | os.PathLike[str],
+    engine: str = "fast",
+    *,
+    snapshots: bool = True,
+    until: int | None = None,
+    begin: Callable[[int], object] | None = None,
+    told: Callable[[bytes, memoryview], object] | None = None,
+    **options: Any,
 ) -> Recovered:
     """Open a journal for append, with an engine that has replayed it; `options` are those of `Journal.open`.
 
-    Without `snapshots` it is replayed from its first record.  Raise `UsageError` when there is no journal or another
-    process holds it, `CorruptInput` when it is damaged, with nothing changed, `NotDeterministic` when the engine says
-    something else than the journal states of the one that ran with it (JRN-21).
+    Without `snapshots` it is replayed from its first record, with `until` from a snapshot of at most that sequence
+    number.  `begin` is called with the snapshot's sequence number, 0 for none, and `told` with each batch of records
+    that is replayed and the reports to it, which are valid during the call.
+
+    Raise `UsageError` when there is no journal or another process holds it, `CorruptInput` when it is damaged, with
+    nothing changed, `NotDeterministic` when the engine says something else than the journal states of the one that ran
+    with it (JRN-21).
     """
     header = identify(directory)
     made = make_engine(engine, header.capacity)
-    latest = latest_snapshot(directory, header.uuid) if snapshots or header.base_sequence > 1 else Latest(None, b"", [])
+    if snapshots or header.base_sequence > 1:
+        latest = latest_snapshot(directory, header.uuid, until)
+    else:
+        latest = Latest(None, b"", [])
     if latest.path:
         made.restore(latest.state)
+    if begin:
+        begin(latest.sequence)
     replayed = 0
     tally = Tally(latest.sequence + 1)
 
@@ -57,6 +74,8 @@ def recover(
             while left:
                 taken, reports = made.apply(left)
                 tally.note(reports)
+                if told:
+                    told(left[: taken * RECORD_SIZE], reports)
                 left = left[taken * RECORD_SIZE :]
             tally.compare(part)
 

@@ -43,8 +43,15 @@ class Shadow:
         *,
         keep: int = KEEP,
         make: Callable[[str, Capacity], Engine] = make_engine,
+        until: int | None = None,
+        alone: bool = True,
+        told: Callable[[bytes, memoryview], object] | None = None,
     ) -> None:
         """Begin from the newest sound snapshot, or from the first record, with an engine that `make` gives by its name.
+
+        With `until` the snapshot has at most that sequence number, and with 0 there is none.  One that is not `alone`
+        does not ask to be the only one, and must not `save`; `told` is called with the
+        records of each batch that was applied and the reports to them, which are valid during the call.
 
         Raise `UsageError` when there is no journal or it has a shadow already, `CorruptInput` when it is damaged.
         """
@@ -53,10 +60,10 @@ class Shadow:
         self.directory: Final = os.fspath(directory)
         self.keep: Final = keep
         header = patiently(lambda: identify(directory))
-        self._lock = _lock(self.directory)
+        self._lock = _lock(self.directory) if alone else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.engine: Final = make(engine, header.capacity)
-            latest = latest_snapshot(directory, header.uuid)
+            latest = latest_snapshot(directory, header.uuid, until)
             if latest.path:
                 self.engine.restore(latest.state)
             self.first: Final = latest.sequence + 1
@@ -74,6 +81,7 @@ class Shadow:
         """The sequence number of the newest snapshot, 0 for none."""
         self.reports = 0
         """How many the engine gave."""
+        self._told = told
 
     def step(self, batch: int = BATCH) -> int:
         """Apply the next records, at most `batch`, and return how many there were; 0 when there are none by now.
@@ -87,6 +95,8 @@ class Shadow:
                 taken, reports = self.engine.apply(left)
                 self.tally.note(reports)
                 self.reports += len(reports) // REPORT_SIZE
+                if self._told:
+                    self._told(left[: taken * RECORD_SIZE], reports)
                 left = left[taken * RECORD_SIZE :]
             self.tally.compare(part)
         self.sequence += len(records) // RECORD_SIZE

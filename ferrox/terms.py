@@ -69,6 +69,19 @@ class Scope(IntEnum):
     VENUE = 4
 
 
+class Limit(IntEnum):
+    """What a SetLimit limits (specs/risk.md)."""
+
+    KILL = 1
+    MAX_QUANTITY = 2
+    MAX_NOTIONAL = 3
+    COLLAR = 4
+    MAX_OPEN_ORDERS = 5
+    MAX_EXPOSURE = 6
+    ORDER_RATE = 7
+    CANCEL_RATE = 8
+
+
 class TradingState(IntEnum):
     """What an instrument takes at the moment (STATE-1 .. STATE-4)."""
 
@@ -138,6 +151,18 @@ class Reason(IntEnum):
     SELF_TRADE = 64
     MASS_CANCEL = 65
     TOTAL_FILLED = 66
+    BUSY = 128
+    THROTTLED = 129
+    DUPLICATE_REFERENCE = 130
+    BAD_REFERENCE = 131
+    NOT_PERMITTED = 132
+    DISK_LOW = 133
+    KILLED = 134
+    MAX_QUANTITY = 135
+    MAX_NOTIONAL = 136
+    COLLAR = 137
+    OPEN_ORDERS = 138
+    EXPOSURE = 139
 
 
 SELF_TRADE_SHIFT: Final = 4

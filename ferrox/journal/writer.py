@@ -325,6 +325,11 @@ class Journal:
         return self._chain.sequence
 
     @property
+    def time_ns(self) -> int:
+        """The time of the last record, nanoseconds; the next one's is not before it (JRN-3)."""
+        return self._chain.time_ns
+
+    @property
     def durable(self) -> int:
         """The sequence number up to which records are known to be on disk."""
         return self._ended if self._closed else self._keeper.durable
@@ -382,15 +387,26 @@ class Journal:
         self._expect_usable()
         return self._append(mark_record(first, reports, reports_crc), 0)
 
+    def look_for_room(self) -> bool:
+        """Ask the disk once more for room, after `DiskLow`; return whether there is some (JRN-23)."""
+        self._expect_usable()
+        with suppress(DiskLow):
+            self._make_room(b"", self._chain.sequence)
+        return not self._low
+
     def wait(self) -> None:
         """Return when reports to all records so far may leave (JRN-22); raise `JournalFailed` if they never may."""
         while self.released < self._chain.sequence:
-            self._expect_usable()
-            try:
-                self._keeper.wrote(self._chain.sequence)
-            except JournalFailed as error:
-                raise self._failed("a sync", error) from error
+            self.expect_sound()
             time.sleep(NAP_SECONDS)
+
+    def expect_sound(self) -> None:
+        """Raise `JournalFailed` when what is written will never be on disk; return at once otherwise."""
+        self._expect_usable()
+        try:
+            self._keeper.wrote(self._chain.sequence)
+        except JournalFailed as error:
+            raise self._failed("a sync", error) from error
 
     def sync(self) -> None:
         """Return when every record appended so far is on disk, and the commit mark says so (JRN-13)."""

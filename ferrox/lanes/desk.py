@@ -123,6 +123,17 @@ class Desk:
         """Set a word of an account's row."""
         self.accounts[row * ROW + word] = value
 
+    def totals(self) -> tuple[int, int]:
+        """Return how many commands were taken and refused, of all accounts."""
+        taken: i64 = 0
+        refused: i64 = 0
+        row: i64 = 1
+        while row <= self.account_count:
+            taken += self.accounts[row * ROW + TAKEN]
+            refused += self.accounts[row * ROW + REFUSALS]
+            row += 1
+        return int(taken), int(refused)
+
     def look(self, word: int) -> int:
         """Return a word of the state."""
         return int(self.state[word])

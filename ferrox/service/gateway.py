@@ -1,0 +1,734 @@
+"""The gateway: connections, logins, and the way from a client's bytes to the ring and from the tape to its socket.
+
+One thread around epoll.  What comes by the million is done in the compiled lanes, a call a batch: `admit` reads the
+commands out of what a socket gave and checks them, `route` writes each report to the connections that it is for.  Here
+is what comes one by one: logins, heartbeats, connections that end, operators.
+
+The gateway holds nothing that it could not find again.  When it starts it waits until the matcher has taken all that is
+in the ring, follows the journal to that place with an engine of its own for a moment, and has every account's open
+orders, references and limits from there.
+"""
+
+import errno
+import hmac
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from ferrox.entry import (
+    CHALLENGE,
+    HEAD,
+    LOGIN,
+    LOGIN_ACCEPTED,
+    MAC_OF,
+    PACKET_MAX,
+    REFUSED,
+    VERSION,
+    LoginFlag,
+    packet,
+    padded,
+    sign,
+)
+from ferrox.errors import UsageError
+from ferrox.lanes.admission import admit
+from ferrox.lanes.desk import (
+    BATCH,
+    CANCEL_RATE,
+    COLLAR,
+    CONNECTION,
+    DISK_LOW,
+    FLIGHT_FIRST,
+    FLIGHT_NEXT,
+    INSTRUMENT_KILLED,
+    KILLED,
+    LAST_PRICE,
+    MAX_EXPOSURE,
+    MAX_NOTIONAL,
+    MAX_OPEN,
+    MAX_QUANTITY,
+    NUMBER,
+    OPERATOR,
+    ORDER_RATE,
+    REFERENCE,
+    RESTING,
+    ROOM,
+    SEEN,
+    STAMP,
+    TRADED,
+    TRADER,
+    VENUE_KILLED,
+    Desk,
+    clock,
+    enter,
+    land,
+)
+from ferrox.lanes.ring import Ring
+from ferrox.lanes.routing import collect, load_orders, route
+from ferrox.lanes.tape import TapeLost, TapeReader
+from ferrox.messages import COMMAND_SIZE, RECORD, RECORD_SIZE, REPORT_SIZE, Command, DefineInstrument, MassCancel
+from ferrox.mold import session_name
+from ferrox.service.board import Board, Row, State
+from ferrox.service.config import STATES, Config, split
+from ferrox.service.ledger import Ledger
+from ferrox.service.links import READERS, Links
+from ferrox.service.standing import stand_at
+from ferrox.state import SNAPSHOT_HEADER
+from ferrox.terms import CommandKind, Limit, Reason, Scope
+from ferrox.users import User, read_users
+
+READ_SIZE: Final = 65_536
+ROUTE_COUNT: Final = 16_384
+"""Reports that are routed at a time."""
+WAITING_MAX: Final = 8 << 20
+"""Bytes that may wait for a client (ENTRY-16)."""
+CATCH_UP: Final = 1 << 20
+"""Bytes that may wait for a client that is being sent what it missed, before it is sent more."""
+TICK_NS: Final = 50_000_000
+LOGIN_SECONDS: Final = 5.0
+FAILURES: Final = 3
+FAILURE_SECONDS: Final = 10.0
+ADDRESSES: Final = 4_096
+"""Addresses whose failures are remembered."""
+RESERVE: Final = 64
+"""Places in the ring that clients do not get: they are for what the gateway itself enters."""
+NAP_SECONDS: Final = 0.001
+IDLE_SECONDS: Final = 0.02
+KIND_AT: Final = 24
+SET_LIMIT: Final = 7
+
+SIZES: Final = {b"L": (1 + LOGIN.size,), b"U": (25, 41), b"R": (1,), b"O": (1,)}
+"""What the length of each packet of a client says; `+` may have any."""
+
+LIMIT_WORDS: Final = {
+    Limit.MAX_QUANTITY: MAX_QUANTITY,
+    Limit.MAX_NOTIONAL: MAX_NOTIONAL,
+    Limit.MAX_OPEN_ORDERS: MAX_OPEN,
+    Limit.MAX_EXPOSURE: MAX_EXPOSURE,
+    Limit.ORDER_RATE: ORDER_RATE,
+    Limit.CANCEL_RATE: CANCEL_RATE,
+}
+
+
+class Connection:
+    """One client, from its challenge to its end."""
+
+    __slots__ = (
+        "address",
+        "catching",
+        "challenge",
+        "heard",
+        "number",
+        "opened",
+        "out",
+        "position",
+        "rest",
+        "row",
+        "said",
+        "socket",
+        "user",
+        "waiting",
+    )
+
+    def __init__(self, number: int, sock: socket.socket, address: str, now: float) -> None:
+        self.number, self.socket, self.address = number, sock, address
+        self.challenge = os.urandom(32)
+        self.opened = self.heard = self.said = now
+        self.rest = b""
+        self.out: deque[bytes] = deque()
+        self.waiting = 0
+        """Bytes in `out`."""
+        self.user: User | None = None
+        self.row = 0
+        self.position = 0
+        """The number of the last report it was sent, while it catches up."""
+        self.catching = False
+
+
+class Gateway:
+    """All connections, and the desk behind them."""
+
+    def __init__(self, config: Config, links: Links, stopping: Callable[[], bool], tell: Callable[..., None]) -> None:
+        """Read the users, and take a place at ring and tape; nothing is listened to yet."""
+        self.config, self.links, self.stopping, self.tell = config, links, stopping, tell
+        self.users = read_users(config.users)
+        self.ring = Ring(links.ring)
+        self.bounces = Ring(links.bounces)
+        self.tape = TapeReader(links.tape, READERS["gateway"])
+        self.board = Board(links.board)
+        self.row = Row(self.board, "gateway")
+        self.presence = links.presence.bytes.cast("q")
+        """By the number of a connection: the account whose orders are canceled when it ends, 0 for none (ENTRY-15)."""
+        self.limits: dict[tuple[int, int, int], int] = {}
+        self.desk = Desk(
+            max((user.account for user in self.users.values()), default=0),
+            len(self.users) + 1,
+            config.entry.connections,
+            config.venue.orders,
+        )
+        self.rows = {0: self.desk.add_account(0, OPERATOR)}
+        for user in self.users.values():
+            if user.account:
+                self.rows[user.account] = self.desk.add_account(user.account, TRADER)
+        self.accounts = {row: account for account, row in self.rows.items()}
+        self.connections: dict[int, Connection] = {}
+        self.by_number: dict[int, Connection] = {}
+        self.free = list(range(config.entry.connections, 0, -1))
+        self.active: dict[str, Connection] = {}
+        self.catching: set[Connection] = set()
+        self.failures: dict[str, deque[float]] = {}
+        self.owed: deque[tuple[int, bytes]] = deque()
+        """Frames that the gateway itself enters as soon as there is room, each with the row that it is for."""
+        self.epoll = select.epoll()
+        self.session = ""
+        self.listener: socket.socket
+        self.delivered = 0
+        self.tick_at = 0
+
+    # ------------------------------------------------------------------------------------------------------- to begin
+
+    def begin(self) -> None:
+        """Learn where the venue stands, and listen."""
+        sequence = self._settled()
+        shadow, ledger = stand_at(self.config.journal, self.config.venue.engine, sequence)
+        state = shadow.engine.snapshot()
+        uuid = shadow.tail.uuid
+        shadow.close()
+        number = self.tape.written()
+        if self.board.get("matcher", "sequence") != sequence or self.tape.sequence() != sequence:
+            raise UsageError("the matcher went on while the gateway began; it is started again")
+        self.session = session_name(uuid, self.board.get("matcher", "epoch"))
+        self._learn(ledger, state, number)
+        self.tape.attach(number)
+        self._define(state)
+        for connection in range(len(self.presence)):
+            if self.presence[connection]:  # of a gateway that died, and all its connections with it
+                self._cancel_all(connection)
+        self._listen()
+        self.tell("listening", port=self.listener.getsockname()[1], session=self.session, report=number)
+
+    def _settled(self) -> int:
+        """Wait until the matcher has taken all that is in the ring; return the sequence number it stands at."""
+        while not self.stopping():
+            self.row.beat()
+            running = self.board.get("matcher", "state") == State.RUNNING
+            if running and self.ring.look() == 0:
+                sequence = self.board.get("matcher", "sequence")
+                if self.tape.sequence() == sequence and self.ring.look() == 0:
+                    return sequence
+            self.links.wake("matcher")
+            time.sleep(NAP_SECONDS)
+        raise SystemExit(0)
+
+    def _learn(self, ledger: Ledger, state: bytes, number: int) -> None:
+        """Take over what the journal tells of accounts and orders."""
+        desk = self.desk
+        for account, row in self.rows.items():
+            last = ledger.references.get(account) if account else 0
+            desk.put(row, REFERENCE, last)
+            desk.put(row, SEEN, last)
+        instruments, orders = SNAPSHOT_HEADER.unpack_from(state)[8:10]
+        begin = SNAPSHOT_HEADER.size + instruments * COMMAND_SIZE
+        load_orders(desk, state[begin : begin + orders * 32])
+        for instrument, price in ledger.prices.items():
+            desk.put_instrument(instrument, LAST_PRICE, price)
+            desk.put_instrument(instrument, TRADED, 1)
+        desk.set(NUMBER, number)
+        desk.set(STAMP, ledger.time_ns + 1)
+        self.limits = dict(ledger.limits)
+        self._apply_limits()
+
+    def _define(self, state: bytes) -> None:
+        """Enter the definitions of instruments that the venue does not have yet."""
+        count = SNAPSHOT_HEADER.unpack_from(state)[8]
+        known = {
+            int.from_bytes(state[at + 4 : at + 8], "little")
+            for at in range(SNAPSHOT_HEADER.size, SNAPSHOT_HEADER.size + count * COMMAND_SIZE, COMMAND_SIZE)
+        }
+        for one in self.config.instrument:
+            if one.number not in known:
+                self._owe(DefineInstrument(STATES[one.state], one.number, one.low, one.high, one.tick, one.lot))
+
+    def _listen(self) -> None:
+        """Listen for clients."""
+        address, port = split(self.config.entry.listen)
+        self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self.listener.bind((address, port))
+        except OSError as error:
+            raise UsageError(
+                f"{self.config.entry.listen}: {error.strerror}; name another port in [entry] listen"
+            ) from None
+        self.listener.listen(1_024)
+        self.epoll.register(self.listener, select.EPOLLIN)
+        self.epoll.register(self.links.wakes["gateway"], select.EPOLLIN)
+        self.row.put(port=self.listener.getsockname()[1])
+
+    # --------------------------------------------------------------------------------------------------------- to run
+
+    def run(self) -> None:
+        """Serve until the stop is asked for; then say goodbye."""
+        self.row.state(State.RUNNING)
+        while not self.stopping():
+            self.turn()
+        self.end()
+
+    def turn(self) -> None:
+        """Do what there is to do, and wait a little when there is nothing."""
+        busy = self._route()
+        if self.owed:
+            self._pay()
+        timeout = 0.0 if busy or self.catching else self._patience()
+        if timeout:
+            self.tape.sleep(True)
+            if self.tape.written() != self.tape.position:
+                timeout = 0.0
+        events = self.epoll.poll(timeout)
+        self.tape.sleep(False)
+        for file, event in events:
+            connection = self.connections.get(file)
+            if connection:
+                if event & select.EPOLLIN:
+                    self._read(connection)
+                elif event & (select.EPOLLHUP | select.EPOLLERR):
+                    self.drop(connection, "closed")
+                if event & select.EPOLLOUT and file in self.connections:
+                    self._flush(connection)
+            elif file == self.listener.fileno():
+                self._accept()
+            else:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(file)
+        if self.catching:
+            for connection in list(self.catching):
+                self._catch_up(connection)
+        now_ns = time.monotonic_ns()
+        if now_ns >= self.tick_at:
+            self.tick_at = now_ns + TICK_NS
+            self._tick()
+
+    def _patience(self) -> float:
+        """Return how long to wait at most: a millisecond where answers are awaited, for a wake-up may be lost."""
+        if self.desk.look(FLIGHT_NEXT) != self.desk.look(FLIGHT_FIRST):
+            return NAP_SECONDS
+        return IDLE_SECONDS
+
+    # ---------------------------------------------------------------------------------------------------- connections
+
+    def _accept(self) -> None:
+        """Take in who is waiting, each with a challenge."""
+        for _ in range(64):
+            try:
+                sock, (address, _port) = self.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self.tell("accept", warning=error.strerror)
+                    time.sleep(NAP_SECONDS)
+                return
+            if not self.free:
+                sock.close()
+                self.row.add("dropped")
+                continue
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(self.free.pop(), sock, address, time.monotonic())
+            self.connections[sock.fileno()] = connection
+            self.by_number[connection.number] = connection
+            self.epoll.register(sock, select.EPOLLIN)
+            entry = self.config.entry
+            self._send(
+                connection,
+                packet(b"C", CHALLENGE.pack(connection.challenge, VERSION, entry.heartbeat_ms, entry.timeout_ms)),
+            )
+
+    def drop(self, connection: Connection, why: str) -> None:
+        """End a connection; what it asked to be canceled is."""
+        file = connection.socket.fileno()
+        if file < 0 or self.connections.get(file) is not connection:
+            return
+        with suppress(OSError):
+            self.epoll.unregister(file)
+        connection.socket.close()
+        del self.connections[file]
+        del self.by_number[connection.number]
+        self.desk.written(connection.number)
+        self.free.append(connection.number)
+        self.catching.discard(connection)
+        if connection.user:
+            user = connection.user
+            del self.active[user.name]
+            self.desk.put(connection.row, CONNECTION, 0)
+            self._cancel_all(connection.number)
+            self.tell("gone", user=user.name, why=why)
+        elif why != "closed":
+            self.row.add("dropped")
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        """Send, or keep what the socket does not take."""
+        if not data:
+            return
+        connection.said = time.monotonic()
+        if not connection.out:
+            try:
+                sent = connection.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.drop(connection, "closed")
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self.epoll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
+        connection.out.append(data)
+        connection.waiting += len(data)
+        if connection.waiting > WAITING_MAX:
+            self.drop(connection, "it does not read what it is sent")
+
+    def _flush(self, connection: Connection) -> None:
+        """Send what was kept, as far as the socket takes it."""
+        while connection.out:
+            data = connection.out[0]
+            try:
+                sent = connection.socket.send(data)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.drop(connection, "closed")
+                return
+            connection.waiting -= sent
+            if sent < len(data):
+                connection.out[0] = data[sent:]
+                return
+            connection.out.popleft()
+        self.epoll.modify(connection.socket, select.EPOLLIN)
+
+    # -------------------------------------------------------------------------------------------------------- to read
+
+    def _read(self, connection: Connection) -> None:
+        """Read what a client has sent, and take what stands whole in it."""
+        try:
+            data = connection.socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.drop(connection, "closed")
+            return
+        if not data:
+            self.drop(connection, "closed")
+            return
+        connection.heard = time.monotonic()
+        if connection.rest:
+            data = connection.rest + data
+        connection.rest = b""
+        place = 0
+        desk = self.desk
+        while place < len(data):
+            if connection.row:
+                now_ns = time.time_ns()
+                clock(desk, now_ns)
+                desk.set(ROOM, max(0, min(BATCH, self.ring.room() - RESERVE)))
+                writer = desk.writers[connection.number]
+                place = admit(desk, connection.row, writer, data, place, now_ns)
+                full = self._push()
+                refusals = desk.written(connection.number)
+                if refusals:
+                    self._send(connection, refusals)
+                    if connection.socket.fileno() < 0:
+                        return
+                if full:
+                    continue
+            size = self._other(connection, data, place)
+            if size <= 0:
+                break
+            place += size
+        if connection.socket.fileno() >= 0:
+            connection.rest = data[place:]
+
+    def _push(self) -> bool:
+        """Push what was admitted into the ring; return whether there may be more behind it."""
+        records = self.desk.records()
+        if not records:
+            return False
+        count = self.links.push(self.ring, records)
+        assert count * RECORD_SIZE == len(records), "there was room for all that was admitted"
+        index = records[KIND_AT::RECORD_SIZE].find(SET_LIMIT)
+        if index >= 0:
+            self._limited(records)
+        return count >= BATCH
+
+    def _other(self, connection: Connection, data: bytes, place: int) -> int:
+        """Take one packet that is no command; return its size, 0 when it is not all there or the connection ended."""
+        if len(data) - place < HEAD.size:
+            return 0
+        length, number = HEAD.unpack_from(data, place)
+        letter = bytes((number,))
+        sizes = SIZES.get(letter)
+        right = length in sizes if sizes else letter == b"+" and 0 < length <= PACKET_MAX
+        if not right:
+            self.drop(connection, f"a packet {letter!r} of length {length}")
+            return 0
+        if len(data) - place < 2 + length:
+            return 0
+        payload = data[place + 3 : place + 2 + length]
+        if letter == b"L":
+            if connection.user:
+                self.drop(connection, "a second login")
+                return 0
+            self._login(connection, payload)
+        elif letter != b"+" and not connection.user:
+            self.drop(connection, "a packet before the login")
+        elif letter == b"O":
+            self.drop(connection, "logout")
+        elif letter == b"U":
+            return 0  # admission stopped before it: there is no room in this turn
+        return 2 + length if connection.socket.fileno() >= 0 else 0
+
+    # --------------------------------------------------------------------------------------------------------- logins
+
+    def _login(self, connection: Connection, payload: bytes) -> None:
+        """Let a client in, or not (ENTRY-3, ENTRY-4)."""
+        now = time.monotonic()
+        name, session, flags, number, mac = LOGIN.unpack(payload)
+        failures = self.failures.setdefault(connection.address, deque())
+        while failures and now - failures[0] > FAILURE_SECONDS:
+            failures.popleft()
+        if len(failures) >= FAILURES:
+            self._reject(connection, b"T")
+            return
+        user = self.users.get(name.decode("ascii", "replace").rstrip())
+        # Who is not known is checked like who is, against a secret that nobody has, so that both take the same time.
+        secret = user.secret if user else connection.challenge
+        right = hmac.compare_digest(sign(secret, connection.challenge, payload[:MAC_OF]), mac)
+        if not right or user is None:
+            failures.append(now)
+            if len(self.failures) > ADDRESSES:
+                self.failures.pop(next(iter(self.failures)))
+            self._reject(connection, b"A")
+        elif flags & ~1 or any(payload[27:32]) or number < 0:
+            self._reject(connection, b"F")
+        elif session.strip() and session != padded(self.session, 10):
+            self._reject(connection, b"S")
+        elif user.name in self.active:
+            self._reject(connection, b"U")
+        elif number and not self.tape.oldest() <= number <= self.desk.look(NUMBER) + 1:
+            self._reject(connection, b"N")
+        else:
+            self._admit(connection, user, flags, number)
+
+    def _reject(self, connection: Connection, reason: bytes) -> None:
+        """Say no, and end the connection."""
+        self.row.add("refused_logins")
+        self._send(connection, packet(b"J", reason))
+        self.drop(connection, f"login rejected: {reason.decode()}")
+
+    def _admit(self, connection: Connection, user: User, flags: int, number: int) -> None:
+        """Let a client in, and begin with what it asks for."""
+        connection.user = user
+        connection.row = self.rows[user.account]
+        self.active[user.name] = connection
+        reference = self.desk.get(connection.row, REFERENCE)
+        if not user.account:
+            reference = 0
+            self.desk.put(connection.row, REFERENCE, 0)
+        self.desk.put(connection.row, SEEN, reference)
+        routed = self.desk.look(NUMBER)
+        begin = number or routed + 1
+        accepted = LOGIN_ACCEPTED.pack(padded(self.session, 10), user.account, begin, reference)
+        self._send(connection, packet(b"A", accepted))
+        connection.position = begin - 1
+        if flags & LoginFlag.CANCEL_ON_DISCONNECT:
+            self.presence[connection.number] = user.account
+        self.row.add("logins")
+        self.tell("login", user=user.name, account=user.account, number=begin)
+        if begin <= routed:
+            connection.catching = True
+            self.catching.add(connection)
+        else:
+            self.desk.put(connection.row, CONNECTION, connection.number)
+
+    def _catch_up(self, connection: Connection) -> None:
+        """Send a client the next of what it missed; where there is no more of it, let it have what comes (ENTRY-8)."""
+        if connection.waiting > CATCH_UP:
+            return
+        routed = self.desk.look(NUMBER)
+        last = min(routed, connection.position + ROUTE_COUNT)
+        try:
+            reports = self.tape.copy(connection.position + 1, last)
+        except TapeLost:
+            self.drop(connection, "what it missed is not kept any more")
+            return
+        collect(self.desk, connection.row, connection.position + 1, reports, self.desk.writers[connection.number])
+        connection.position = last
+        if last == routed:
+            connection.catching = False
+            self.catching.discard(connection)
+            self.desk.put(connection.row, CONNECTION, connection.number)
+        self._send(connection, self.desk.written(connection.number))
+
+    # -------------------------------------------------------------------------------------------------------- reports
+
+    def _route(self) -> bool:
+        """Route the next reports; return whether there were any."""
+        limit = ROUTE_COUNT
+        bounced = self.bounces.peek(1)
+        if bounced:
+            behind = int.from_bytes(bounced[8:16], "little")
+            if behind == self.tape.position:
+                self._bounced(bounced)
+                return True
+            limit = min(limit, behind - self.tape.position)
+        reports = self.tape.read(limit)
+        if not reports:
+            return False
+        route(self.desk, reports)
+        self.tape.advance(len(reports) // REPORT_SIZE)
+        for number in self.desk.take_touched():
+            connection = self.by_number.get(number)
+            data = self.desk.written(number)
+            if connection:
+                self.delivered += len(data) // 59
+                self._send(connection, data)
+        return True
+
+    def _bounced(self, record: bytes) -> None:
+        """Tell a client that its command came back from a full disk."""
+        self.bounces.take(1)
+        land(self.desk)
+        fields = RECORD.unpack(record)
+        kind, session, instrument, ident = fields[4], fields[6], fields[12], fields[13]
+        row = self.rows.get(ident >> 40, 0)
+        connection = self.by_number.get(self.desk.get(row, CONNECTION)) if row else None
+        if connection:
+            reference = ident & (2**40 - 1)
+            if kind != CommandKind.NEW_ORDER:
+                last = self.desk.get(row, REFERENCE)
+                reference = last - (last - session + 1) % 65_535
+            self._send(connection, packet(b"U", REFUSED.pack(reference, instrument, kind, Reason.DISK_LOW)))
+
+    # --------------------------------------------------------------------------------------- what the gateway enters
+
+    def _owe(self, command: Command) -> None:
+        """Enter a command of the gateway's own as soon as there is room for it."""
+        self.owed.append((0, command.pack()))
+
+    def _cancel_all(self, connection: int) -> None:
+        """Have the orders canceled of who asked for that on this connection."""
+        account = self.presence[connection]
+        if account:
+            self.presence[connection] = 0
+            self._owe(MassCancel(Scope.ACCOUNT, 0, account))
+
+    def _pay(self) -> None:
+        """Enter what is owed, as far as there is room."""
+        clock(self.desk, time.time_ns())
+        room = min(BATCH, self.ring.room())
+        while self.owed and room and self.desk.look(FLIGHT_NEXT) - self.desk.look(FLIGHT_FIRST) < 1 << 17:
+            row, frame = self.owed.popleft()
+            words = memoryview(frame.ljust(COMMAND_SIZE, b"\0")).cast("q")
+            enter(self.desk, row, 0, 0, frame[0] | len(frame) << 8, *words)
+            room -= 1
+        self._push()
+
+    def _limited(self, records: bytes) -> None:
+        """Take notice of what an operator has just limited (RISK-7)."""
+        for start in range(0, len(records), RECORD_SIZE):
+            record = records[start : start + RECORD_SIZE]
+            if record[KIND_AT] != SET_LIMIT:
+                continue
+            ledger = Ledger()
+            ledger.learn(record[32:])
+            for (limit, instrument, account), value in ledger.limits.items():
+                self.limits[limit, instrument, account] = value
+                if limit == Limit.KILL and value:
+                    scope = Scope.ACCOUNT if account else Scope.INSTRUMENT if instrument else Scope.VENUE
+                    self._owe(MassCancel(scope, instrument, account))
+        self._apply_limits()
+
+    def _apply_limits(self) -> None:
+        """Write the limits that hold into the desk: an account's own, that for all, that of the configuration."""
+        desk, limits, risk = self.desk, self.limits, self.config.risk
+        defaults = {
+            Limit.MAX_QUANTITY: risk.max_quantity,
+            Limit.MAX_NOTIONAL: risk.max_notional,
+            Limit.MAX_OPEN_ORDERS: risk.max_open_orders,
+            Limit.MAX_EXPOSURE: risk.max_exposure,
+            Limit.ORDER_RATE: risk.order_rate,
+            Limit.CANCEL_RATE: risk.cancel_rate,
+        }
+        for account, row in self.rows.items():
+            if not account:
+                continue
+            for limit, word in LIMIT_WORDS.items():
+                value = limits.get((limit, 0, account)) or limits.get((limit, 0, 0)) or defaults[limit]
+                if value != desk.get(row, word):
+                    desk.put(row, word, value)
+                    if limit in (Limit.ORDER_RATE, Limit.CANCEL_RATE):
+                        desk.put(row, word + 1, value * 1_000_000_000)
+            desk.put(row, KILLED, limits.get((Limit.KILL, 0, account), 0))
+        desk.set(VENUE_KILLED, limits.get((Limit.KILL, 0, 0), 0))
+        collar = limits.get((Limit.COLLAR, 0, 0)) or risk.collar
+        for instrument in range(desk.instrument_count):
+            desk.put_instrument(instrument, COLLAR, collar)
+        for (number, instrument, _), value in limits.items():
+            if number == Limit.COLLAR and instrument and value:
+                desk.put_instrument(instrument, COLLAR, value)
+            elif number == Limit.KILL and instrument:
+                desk.put_instrument(instrument, INSTRUMENT_KILLED, value)
+
+    # ------------------------------------------------------------------------------------------------- now and then
+
+    def _tick(self) -> None:
+        """Send heartbeats, end what is silent, and tell the board."""
+        now = time.monotonic()
+        entry, desk = self.config.entry, self.desk
+        for connection in list(self.connections.values()):
+            if connection.user is None:
+                if now - connection.opened > LOGIN_SECONDS:
+                    self.drop(connection, "no login")
+            elif now - connection.heard > entry.timeout_ms / 1_000:
+                self.drop(connection, "silence")
+            elif now - connection.said > entry.heartbeat_ms / 1_000:
+                self._send(connection, packet(b"H"))
+        desk.set(DISK_LOW, self.board.get("matcher", "disk_low"))
+        taken, refused = desk.totals()
+        self.row.beat()
+        self.row.put(
+            connections=len(self.connections),
+            commands=taken,
+            refused=refused,
+            delivered=self.delivered,
+            number=desk.look(NUMBER),
+            in_flight=desk.look(FLIGHT_NEXT) - desk.look(FLIGHT_FIRST),
+            resting=desk.look(RESTING),
+        )
+
+    def end(self) -> None:
+        """Take no more, let what is in the ring be answered, and say goodbye."""
+        self.row.state(State.STOPPING)
+        self.epoll.unregister(self.listener)
+        self.listener.close()
+        for connection in list(self.connections.values()):
+            self._cancel_all(connection.number)
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            if not self._route():
+                if self.desk.look(FLIGHT_NEXT) == self.desk.look(FLIGHT_FIRST) and not self.owed:
+                    break
+                if self.owed:
+                    self._pay()
+                time.sleep(NAP_SECONDS / 10)
+        for connection in list(self.connections.values()):
+            self._send(connection, packet(b"Z"))
+            self._flush(connection)
+            self.drop(connection, "end of session")
+        self._tick()
+        self.tape.detach()
+        self.row.state(State.STOPPED)

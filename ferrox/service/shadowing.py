@@ -1,0 +1,90 @@
+"""The shadow of a service: snapshots with their ledgers, and states for who comes late to the feed.
+
+`ferrox.shadow` does the work; here it is told when, and what it knows is offered to the snapshot server.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ferrox.journal import BATCH
+from ferrox.mold import session_name
+from ferrox.service.board import Board, Row, State
+from ferrox.service.config import Config, split
+from ferrox.service.ledger import SUFFIX
+from ferrox.service.links import Links
+from ferrox.service.snapshots import SnapshotServer
+from ferrox.service.standing import stand
+
+IDLE_SECONDS: Final = 0.002
+FRESH_SECONDS: Final = 0.5
+"""How old a state may be that is sent to who comes late."""
+
+
+class Shadowing:
+    """A shadow, its ledger, and the server of states."""
+
+    def __init__(self, config: Config, links: Links, stopping: Callable[[], bool], tell: Callable[..., None]) -> None:
+        """Wait until there is a journal, and begin beside it."""
+        self.config, self.stopping, self.tell = config, stopping, tell
+        self.board = Board(links.board)
+        self.row = Row(self.board, "shadow")
+        while not self.board.get("matcher", "epoch"):
+            if stopping():
+                raise SystemExit(0)
+            self.row.beat()
+            time.sleep(IDLE_SECONDS)
+        self.shadow, self.ledger = stand(config.journal, config.venue.engine, alone=True)
+        self.session = session_name(self.shadow.tail.uuid, self.board.get("matcher", "epoch"))
+        self.server = SnapshotServer(*split(config.feed.snapshots))
+
+    def run(self) -> None:
+        """Follow the journal until the stop is asked for."""
+        self.row.state(State.RUNNING)
+        self.tell("following", sequence=self.shadow.sequence, port=self.server.port)
+        every = self.config.snapshots.every
+        due = self.shadow.saved + every
+        while not self.stopping():
+            count = self.shadow.step(BATCH)
+            if self.shadow.sequence >= due:
+                self.save()
+                due = self.shadow.sequence + every
+            if self.server.wanted(FRESH_SECONDS):
+                self.offer()
+            self.row.beat()
+            self.row.put(
+                sequence=self.shadow.sequence,
+                snapshot=self.shadow.saved,
+                statements=self.shadow.tally.checked,
+                port=self.server.port,
+                served=self.server.served,
+                reports=self.ledger.reports,
+            )
+            if not count:
+                time.sleep(IDLE_SECONDS)
+        self.row.state(State.STOPPED)
+        self.server.close()
+        self.shadow.close()
+
+    def save(self) -> None:
+        """Write a snapshot and its ledger, the ledger first: a snapshot without one is of no use to a service."""
+        self.shadow.tail.sync()
+        self.ledger.save(self.config.journal, self.shadow.tail.uuid)
+        path = self.shadow.save()
+        for old in Path(self.config.journal).glob(f"*{SUFFIX}"):
+            if not old.with_suffix(".snapshot").exists():
+                with suppress(FileNotFoundError):
+                    old.unlink()
+        self.tell("snapshot", path=str(path), sequence=self.shadow.sequence)
+
+    def offer(self) -> None:
+        """Give the server the state as it is now."""
+        self.server.offer(
+            self.session,
+            self.ledger.reports,
+            self.shadow.sequence,
+            self.shadow.tail.uuid,
+            self.shadow.engine.snapshot(),
+        )
