@@ -45,6 +45,7 @@ CANCEL_TIME: Final = 18
 CONNECTION: Final = 19  # the number of the connection that gets the account's reports, 0 for none
 TAKEN: Final = 20  # commands that went into the ring
 REFUSALS: Final = 21
+FLYING: Final = 22  # commands on their way
 ROW: Final = 24
 
 TRADER: Final = 1
@@ -243,6 +244,7 @@ def enter(
     entry = (following & (FLIGHT - 1)) * 2
     flight[entry] = row | is_new << 32
     flight[entry + 1] = amount
+    desk.accounts[row * ROW + FLYING] += 1
 
 
 def land(desk: Desk) -> None:
@@ -255,8 +257,9 @@ def land(desk: Desk) -> None:
     entry = (first & (FLIGHT - 1)) * 2
     owner = desk.flight[entry]
     row = (owner & 0xFFFFFFFF) * ROW
+    accounts = desk.accounts
+    accounts[row + FLYING] -= 1
     if row != 0:
-        accounts = desk.accounts
         accounts[row + PENDING] -= owner >> 32
         accounts[row + PENDING_EXPOSURE] -= desk.flight[entry + 1]
 

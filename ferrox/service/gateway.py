@@ -44,6 +44,7 @@ from ferrox.lanes.desk import (
     DISK_LOW,
     FLIGHT_FIRST,
     FLIGHT_NEXT,
+    FLYING,
     INSTRUMENT_KILLED,
     KILLED,
     LAST_PRICE,
@@ -94,6 +95,8 @@ FAILURES: Final = 3
 FAILURE_SECONDS: Final = 10.0
 ADDRESSES: Final = 4_096
 """Addresses whose failures are remembered."""
+WINDOW: Final = 16_384
+"""Commands of one account on their way at which its connection is not read for a while (ENTRY-17)."""
 RESERVE: Final = 64
 """Places in the ring that clients do not get: they are for what the gateway itself enters."""
 NAP_SECONDS: Final = 0.001
@@ -180,6 +183,8 @@ class Gateway:
         self.free = list(range(config.entry.connections, 0, -1))
         self.active: dict[str, Connection] = {}
         self.catching: set[Connection] = set()
+        self.held: set[Connection] = set()
+        """Connections that are not read until more of what they sent is answered."""
         self.failures: dict[str, deque[float]] = {}
         self.owed: deque[tuple[int, bytes]] = deque()
         """Frames that the gateway itself enters as soon as there is room, each with the row that it is for."""
@@ -307,6 +312,9 @@ class Gateway:
         if self.catching:
             for connection in list(self.catching):
                 self._catch_up(connection)
+        if self.held:
+            for connection in list(self.held):
+                self._let_go(connection)
         now_ns = time.monotonic_ns()
         if now_ns >= self.tick_at:
             self.tick_at = now_ns + TICK_NS
@@ -361,6 +369,7 @@ class Gateway:
         self.desk.written(connection.number)
         self.free.append(connection.number)
         self.catching.discard(connection)
+        self.held.discard(connection)
         if connection.user:
             user = connection.user
             del self.active[user.name]
@@ -386,8 +395,8 @@ class Gateway:
             if sent == len(data):
                 return
             data = data[sent:]
-            self.epoll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
         connection.out.append(data)
+        self._watch(connection)
         connection.waiting += len(data)
         if connection.waiting > WAITING_MAX:
             self.drop(connection, "it does not read what it is sent")
@@ -408,7 +417,24 @@ class Gateway:
                 connection.out[0] = data[sent:]
                 return
             connection.out.popleft()
-        self.epoll.modify(connection.socket, select.EPOLLIN)
+        self._watch(connection)
+
+    def _watch(self, connection: Connection) -> None:
+        """Have epoll look for what a connection is waiting for."""
+        reading = 0 if connection in self.held else select.EPOLLIN
+        self.epoll.modify(connection.socket, reading | (select.EPOLLOUT if connection.out else 0))
+
+    def _hold(self, connection: Connection) -> None:
+        """Read no more of a client for now: it has sent far ahead of the answers (ENTRY-17)."""
+        self.held.add(connection)
+        self._watch(connection)
+
+    def _let_go(self, connection: Connection) -> None:
+        """Go on with a client that was held, when half of what it has sent ahead is answered."""
+        if self.desk.get(connection.row, FLYING) < WINDOW // 2:
+            self.held.discard(connection)
+            self._watch(connection)
+            connection.heard = time.monotonic()
 
     # -------------------------------------------------------------------------------------------------------- to read
 
@@ -451,6 +477,8 @@ class Gateway:
             place += size
         if connection.socket.fileno() >= 0:
             connection.rest = data[place:]
+            if connection.row and self.desk.get(connection.row, FLYING) >= WINDOW:
+                self._hold(connection)
 
     def _push(self) -> bool:
         """Push what was admitted into the ring; return whether there may be more behind it."""
@@ -693,7 +721,7 @@ class Gateway:
             if connection.user is None:
                 if now - connection.opened > LOGIN_SECONDS:
                     self.drop(connection, "no login")
-            elif now - connection.heard > entry.timeout_ms / 1_000:
+            elif now - connection.heard > entry.timeout_ms / 1_000 and connection not in self.held:
                 self.drop(connection, "silence")
             elif now - connection.said > entry.heartbeat_ms / 1_000:
                 self._send(connection, packet(b"H"))
