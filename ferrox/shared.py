@@ -11,6 +11,7 @@ import mmap
 import os
 import platform
 import sys
+from contextlib import suppress
 from typing import Final, Self
 
 from ferrox.errors import FerroxError, UsageError
@@ -57,9 +58,7 @@ class Shared:
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
         return cls(file)
 
-    def close(self) -> None:
-        """Let go of it; the memory goes with the last process that holds it."""
-        self.words.release()
-        self.bytes.release()
-        self.map.close()
-        os.close(self.file)
+    def __del__(self) -> None:
+        """Let go of the file; the mapping goes with the last view of it."""
+        with suppress(OSError):
+            os.close(self.file)
