@@ -65,7 +65,7 @@ def read_users(path: str | os.PathLike[str]) -> dict[str, User]:
 
 
 def write_users(path: str | os.PathLike[str], users: Mapping[str, User] | Iterable[User]) -> None:
-    """Make a file of users that only its owner may read; raise `UsageError` when the path is taken, or for a wrong user.
+    """Make a file of users that only its owner may read; raise `UsageError` for a path that is taken, or a wrong user.
 
     It is on disk when this returns.
     """
@@ -93,7 +93,7 @@ def write_users(path: str | os.PathLike[str], users: Mapping[str, User] | Iterab
             os.fsync(stream.fileno())
     except OSError as error:
         with suppress(OSError):
-            os.unlink(path)
+            Path(path).unlink()
         raise UsageError(f"{path}: the file cannot be written: {error.strerror}; make room, or name another") from None
 
 

@@ -5,8 +5,8 @@ pipelined by not awaiting them yet.  Answers are futures of their own, and `even
 It uses nothing but streams, so any event loop does, uvloop's as well.
 
 With `backoff`, a connection that is lost is made again in the background, and what waits goes on to wait: a command
-that was not taken is sent again, once.  Without it, answers that wait fail with `ConnectionLost`, and `reconnect` brings
-the rest as events.
+that was not taken is sent again, once.  Without it, answers that wait fail with `ConnectionLost`, and after `reconnect`
+they come as events.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ferrox.client.commands import Commands, secret_bytes
-from ferrox.client.errors import ClientError, ConnectionLost, LoginRefused, NotConnected, login_refused
+from ferrox.client.errors import ClientError, ConnectionLost, LoginRefused, login_refused
 from ferrox.client.protocol import (
     Answered,
     AnyCommand,
@@ -97,14 +97,14 @@ class AsyncClient(Commands[Answer]):
         self._closing = False
         try:
             reader, writer = await asyncio.wait_for(asyncio.open_connection(self.host, self.port), self.timeout)
-        except (OSError, asyncio.TimeoutError) as error:
+        except OSError as error:
             raise ConnectionLost(
                 f"{self.host}:{self.port}: no connection ({error or 'timed out'}); see that the service runs there"
             ) from None
         self._error = None
         self.protocol.connect(_now(), fresh=fresh, resend=resend)
-        self._writer = writer
-        login = self._login = asyncio.get_running_loop().create_future()
+        login: asyncio.Future[LoginAccepted] = asyncio.get_running_loop().create_future()
+        self._login, self._writer = login, writer
         self._task = asyncio.create_task(self._run(reader, writer))
         return await login
 
@@ -194,25 +194,38 @@ class AsyncClient(Commands[Answer]):
 
     async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read and beat, over one connection after another."""
+        error: Exception | None = None
         try:
             while True:
+                self._writer = writer
                 try:
-                    await self._read(reader)
-                    return
-                except (ClientError, OSError) as error:
-                    self._error = error if isinstance(error, ClientError) else self._lost(error)
+                    await self._read(reader, writer)
+                except (ClientError, OSError) as found:
+                    error = found if isinstance(found, ClientError) else self._lost(found)
+                else:
+                    error = self._lost("the gateway ended the session")
+                    self._closing = True
                 self._drop()
-                if self.backoff is None or self._closing or not self._logged_in():
+                if self.backoff is None or self._closing or not self._may_pass(error):
                     return
                 reader, writer = await self._again(self.backoff)
-                self._writer = writer
-        except LoginRefused as error:
-            self._error = error
+        except asyncio.CancelledError:
+            error = None  # reconnect goes on with the answers that wait, close fails them
+            raise
         finally:
             self._drop()
-            if self._error is not None:
-                self._fail(self._error)
+            self._error = error
+            if error is not None:
+                self._fail(error)
             self._news.set()
+
+    def _may_pass(self, error: Exception) -> bool:
+        """Say whether another connection may do better: not when the first login, or what was said, was wrong."""
+        if self._login is not None and not self._login.done():
+            return False
+        if isinstance(error, LoginRefused):
+            return error.reason in "UT"
+        return isinstance(error, ConnectionLost)
 
     async def _again(self, wait: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect until it works, and begin to log in."""
@@ -221,34 +234,40 @@ class AsyncClient(Commands[Answer]):
             wait = min(wait * 2, BACKOFF_MAX)
             try:
                 streams = await asyncio.wait_for(asyncio.open_connection(self.host, self.port), self.timeout)
-            except (OSError, asyncio.TimeoutError):
+            except OSError:
                 continue
-            self._login = None
             self.protocol.connect(_now())
             return streams
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read until the session ends; raise what ends it otherwise."""
-        reading: asyncio.Task[bytes] | None = None
+        beating = asyncio.create_task(self._beat(writer))
         try:
             while True:
-                reading = reading or asyncio.create_task(reader.read(READ_SIZE))
-                wait = max(0.0, (self.protocol.deadline_ns - _now()) / BILLION)
-                done, _ = await asyncio.wait([reading], timeout=min(wait, 3600))
-                if done:
-                    data, reading = reading.result(), None
-                    if not data:
-                        raise self._lost("the gateway closed it")
-                    self.protocol.receive(data, _now())
-                    while (event := self.protocol.next_event()) is not None:
-                        self._deliver(event)
-                        if isinstance(event, EndOfSession):
-                            return
-                self.protocol.tick(_now())
+                data = await reader.read(READ_SIZE)
+                if not data:
+                    raise self._lost("nothing was heard for too long" if beating.done() else "the gateway closed it")
+                self.protocol.receive(data, _now())
+                while (event := self.protocol.next_event()) is not None:
+                    self._deliver(event)
+                    if isinstance(event, EndOfSession):
+                        return
                 self._flush()
         finally:
-            if reading is not None:
-                reading.cancel()
+            beating.cancel()
+
+    async def _beat(self, writer: asyncio.StreamWriter) -> None:
+        """Send heartbeats when they are due; end, and the connection with it, when none are heard."""
+        while True:
+            # A look every 20 ms until the login is through: the challenge brings the deadline nearer.
+            wait = max(0.001, (self.protocol.deadline_ns - _now()) / BILLION)
+            await asyncio.sleep(min(wait, 3600.0 if self.connected else 0.02))
+            try:
+                self.protocol.tick(_now())
+            except ConnectionLost:
+                writer.transport.abort()
+                return
+            self._flush()
 
     def _deliver(self, event: Event) -> None:
         if isinstance(event, LoginAccepted):
@@ -259,21 +278,16 @@ class AsyncClient(Commands[Answer]):
             raise login_refused(event.reason)
         if isinstance(event, (Answered, Refused, Unanswered)):
             answer = self._answers.pop(event.reference, None)
-            if answer is not None:
-                if not answer.done():
-                    answer.set_result(event.reports if isinstance(event, Answered) else event)
+            if answer is not None and not answer.done():
+                answer.set_result(event.reports if isinstance(event, Answered) else event)
                 return
+            # One that was canceled, by a timeout say, becomes an event, because nothing is dropped.
         self._inbox.append(event)
         self._news.set()
 
     def _flush(self) -> None:
-        if self._writer is None:
-            raise NotConnected("the connection is closed; reconnect, and what waits is answered")
-        if data := self.protocol.data_to_send(_now()):
+        if self._writer is not None and (data := self.protocol.data_to_send(_now())):
             self._writer.write(data)
-
-    def _logged_in(self) -> bool:
-        return self._login is None or (self._login.done() and not self._login.cancelled())
 
     def _lost(self, why: object) -> ConnectionLost:
         return ConnectionLost(
