@@ -97,10 +97,12 @@ def write_users(path: str | os.PathLike[str], users: Mapping[str, User] | Iterab
         raise UsageError(f"{path}: the file cannot be written: {error.strerror}; make room, or name another") from None
 
 
-def read_secret(path: str | os.PathLike[str]) -> bytes:
-    """Return the secret that a file holds in hexadecimal digits; raise `UsageError` for one that is not private."""
-    text = _read_private(path).decode("ascii", "replace").strip()
-    return _secret(path, "the secret", text)
+def read_secret(path: str | os.PathLike[str], user: str) -> bytes:
+    """Return one user's secret of a file of users; raise `UsageError` when it is not there, or the file is refused."""
+    users = read_users(path)
+    if user not in users:
+        raise UsageError(f"{path}: there is no user {user!r}; name one of the file's, or another file")
+    return users[user].secret
 
 
 def _read_private(path: str | os.PathLike[str]) -> bytes:
@@ -112,10 +114,11 @@ def _read_private(path: str | os.PathLike[str]) -> bytes:
         raise UsageError(
             f"{path}: the file cannot be opened: {error.strerror}; put the file itself here, no link to it"
         ) from None
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(file)
+        raise UsageError(f"{path}: this is not a regular file; put the file itself here")
     with os.fdopen(file, "rb") as stream:
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{path}: this is not a regular file; put the file itself here")
         if found.st_uid != os.geteuid():
             raise UsageError(f"{path}: the file is user {found.st_uid}'s, and we are {os.geteuid()}; chown it to us")
         if found.st_mode & 0o077:
@@ -134,21 +137,19 @@ def _user(path: object, name: str, entry: object) -> User:
         raise UsageError(f"{path}: user {name!r}: {unknown[0]!r} is not known; the keys are account, secret and role")
     if missing := sorted(KEYS - entry.keys()):
         raise UsageError(f"{path}: user {name!r}: {missing[0]} is missing; the keys are account, secret and role")
-    user = User(name, entry["account"], _secret(path, f"user {name!r}: secret", entry["secret"]), entry["role"])
+    user = User(name, entry["account"], _secret(path, name, entry["secret"]), entry["role"])
     _check(path, user)
     return user
 
 
-def _secret(path: object, what: str, text: object) -> bytes:
+def _secret(path: object, name: str, text: object) -> bytes:
     # What was found is not shown: it may be the secret with one digit wrong.
     if not isinstance(text, str) or not re.fullmatch(r"(?:[0-9a-fA-F]{2})+", text):
-        raise UsageError(f"{path}: {what} is not hexadecimal digits, two a byte; make one with secrets.token_hex(32)")
-    secret = bytes.fromhex(text)
-    if len(secret) < SECRET_MIN:
         raise UsageError(
-            f"{path}: {what} has {len(secret)} bytes, {SECRET_MIN} are the least; make one with secrets.token_hex(32)"
+            f"{path}: user {name!r}: the secret is not hexadecimal digits, two a byte; "
+            "make one with secrets.token_hex(32)"
         )
-    return secret
+    return bytes.fromhex(text)
 
 
 def _check(path: object, user: User) -> None:
@@ -165,7 +166,10 @@ def _check(path: object, user: User) -> None:
     if user.role == OPERATOR and user.account != 0:
         raise UsageError(f"{path}: user {name!r}: an operator has account 0, not {user.account}; write account = 0")
     if len(user.secret) < SECRET_MIN:
-        raise UsageError(f"{path}: user {name!r}: the secret has {len(user.secret)} bytes, {SECRET_MIN} are the least")
+        raise UsageError(
+            f"{path}: user {name!r}: the secret has {len(user.secret)} bytes, {SECRET_MIN} are the "
+            "least; make one with secrets.token_hex(32)"
+        )
 
 
 def _check_accounts(path: object, users: Iterable[User]) -> None:

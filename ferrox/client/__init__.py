@@ -2,7 +2,7 @@
 
     from ferrox.client import Client
 
-    with Client("127.0.0.1", 7001, user="maker", secret="maker.secret") as client:
+    with Client("127.0.0.1", 7001, user="maker", secret="ferrox.users") as client:
         reference = client.buy(10, 100)
         print(client.wait(reference))
 

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final, Self
 
-from ferrox.client.commands import Commands, secret_bytes
+from ferrox.client.commands import Commands, secret_of
 from ferrox.client.errors import ClientError, ConnectionLost, LoginRefused, login_refused
 from ferrox.client.protocol import (
     Answered,
@@ -76,7 +76,7 @@ class AsyncClient(Commands[Answer]):
         self.host, self.port, self.timeout, self.backoff = host, port, timeout, backoff
         self.protocol = EntryProtocol(
             user,
-            secret_bytes(secret),
+            secret_of(user, secret),
             cancel_on_disconnect=cancel_on_disconnect,
             number=number,
             session=session,

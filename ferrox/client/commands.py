@@ -1,5 +1,6 @@
 """The words of a client: each method makes one command and sends it, whatever sending is (`Client`, `AsyncClient`)."""
 
+import os
 from enum import IntEnum
 from operator import index
 from typing import Generic, TypeVar
@@ -23,6 +24,7 @@ from ferrox.terms import (
     TimeInForce,
     TradingState,
 )
+from ferrox.users import read_secret
 
 Sent = TypeVar("Sent")
 Term = str | int
@@ -206,13 +208,6 @@ def _number(terms: type[IntEnum], value: Term) -> int:
     return index(value)
 
 
-def secret_bytes(secret: object) -> bytes:
-    """Return a secret that is given as bytes, or as the path of a file that holds it in hexadecimal digits.
-
-    Raise `UsageError` for a file that cannot be read, is another's, or holds something else.
-    """
-    if isinstance(secret, bytes):
-        return secret
-    from ferrox.users import read_secret
-
-    return read_secret(secret)  # type: ignore[arg-type]  # what is no path raises, and is told
+def secret_of(user: str, secret: "bytes | str | os.PathLike[str]") -> bytes:
+    """Return a user's secret, which is given itself or as the path of a file of users (`ferrox.users`)."""
+    return secret if isinstance(secret, bytes) else read_secret(secret, user)

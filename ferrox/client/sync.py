@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from ferrox.client.commands import Commands, secret_bytes
+from ferrox.client.commands import Commands, secret_of
 from ferrox.client.errors import ClientError, ConnectionLost, NotConnected, ProtocolBroken, login_refused
 from ferrox.client.protocol import (
     Answered,
@@ -61,7 +61,7 @@ class Client(Commands[int]):
         session: str = "",
         timeout: float = 10.0,
     ) -> None:
-        """Connect and log in; `secret` is the secret or the path of a file with its hexadecimal digits.
+        """Connect and log in; `secret` is the secret itself, or the path of a file of users that has it.
 
         With `cancel_on_disconnect` the gateway cancels all orders of the account when the connection ends (ENTRY-15).
         `number` and `session` go on where an earlier process was.  `timeout` is for connecting, in seconds.  Raise
@@ -70,7 +70,7 @@ class Client(Commands[int]):
         self.host, self.port, self.timeout = host, port, timeout
         self.protocol = EntryProtocol(
             user,
-            secret_bytes(secret),
+            secret_of(user, secret),
             cancel_on_disconnect=cancel_on_disconnect,
             number=number,
             session=session,

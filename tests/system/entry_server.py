@@ -1,4 +1,4 @@
-"""A small gateway for tests, written from specs/entry.md alone: the reference engine behind one lock, a thread a client.
+"""A small gateway for tests, written from specs/entry.md alone: the reference engine and a thread for each client.
 
 It checks what ENTRY-9 .. ENTRY-13 say and nothing of risk.md, and cuts connections where a test asks for it.  `refuse`
 may name a reason for a command; `cut` is asked at each moment of a command: "came", "taken" and "report" after each
@@ -45,8 +45,8 @@ class EntryServer:
         self.commands = []  # what was taken: account, reference, frame
         self.logins = []
         self.heartbeats = 0
-        self.refuse = lambda account, reference, frame: 0
-        self.cut = lambda moment, account, count: False
+        self.refuse = lambda *_command: 0  # account, reference, frame -> reason
+        self.cut = lambda *_moment: False  # moment, account, reference or count of reports
         self.sent = {}  # reports by account
         self.silent = False
         self.lock = threading.Condition(threading.RLock())
@@ -90,23 +90,19 @@ class EntryServer:
         try:
             challenge = os.urandom(32)
             link.sendall(packet(b"C", challenge + struct.pack("<HHI", 1, self.heartbeat_ms, self.timeout_ms)))
-            link.settimeout(self.heartbeat_ms / 1000)
-            stream = self.packets(link)
-            for letter, payload in stream:
+            link.settimeout(self.heartbeat_ms / 2000)
+            for letter, payload in self.packets(link):
+                if (letter == b"L") == (user is not None):
+                    break
                 if letter == b"L":
                     user, flags = self.login(link, challenge, payload)
-                    break
-                raise Cut
-            for letter, payload in stream:
-                if letter == b"U":
+                elif letter == b"U":
                     self.command(link, user, struct.unpack_from("<q", payload)[0], payload[8:])
                 elif letter == b"R":
                     self.heartbeats += 1
-                elif letter == b"O":
+                else:
                     link.sendall(packet(b"Z"))
-                    raise Cut
-                elif letter == b"L":
-                    raise Cut
+                    break
         except (Cut, OSError):
             pass
         finally:
@@ -126,6 +122,7 @@ class EntryServer:
     def packets(self, link):
         """ENTRY-1, ENTRY-2: whole packets; heartbeats whenever nothing came for a while."""
         data, heard = b"", time.monotonic()
+        beat = heard
         while True:
             while len(data) >= 2 and len(data) >= 2 + (size := int.from_bytes(data[:2], "big")):
                 letter, payload, data = data[2:3], data[3 : 2 + size], data[2 + size :]
@@ -133,18 +130,18 @@ class EntryServer:
                     raise Cut
                 if letter != b"+":
                     yield letter, payload
-            try:
-                more = link.recv(4096)
-                heard = time.monotonic()
-            except TimeoutError:
-                if time.monotonic() - heard > self.timeout_ms / 1000:
-                    raise Cut from None
-                if not self.silent:
-                    link.sendall(packet(b"H"))
-                continue
-            if not more:
+            now = time.monotonic()
+            if now - heard > self.timeout_ms / 1000:
                 raise Cut
-            data += more
+            if now - beat > self.heartbeat_ms / 1000 and not self.silent:
+                link.sendall(packet(b"H"))
+                beat = now
+            with suppress(TimeoutError):
+                more = link.recv(4096)
+                if not more:
+                    raise Cut
+                data += more
+                heard = time.monotonic()
 
     def login(self, link, challenge, payload):
         """ENTRY-3, ENTRY-4, ENTRY-6, ENTRY-8."""
@@ -157,7 +154,7 @@ class EntryServer:
                 self.reject(link, b"A")
             if flags > 1 or zeros != bytes(5) or number < 0:
                 self.reject(link, b"F")
-            if session != b" " * 10 and session != self.session:
+            if session not in (b" " * 10, self.session):
                 self.reject(link, b"S")
             # Who comes back at once is given the time that it takes to see the old connection end.
             if not self.lock.wait_for(lambda: user.name not in self.links, 1):
