@@ -187,9 +187,9 @@ class Commands(Generic[Sent]):
 
     def set_limit(self, limit: int, value: int, *, instrument: int = 0, account: int = 0) -> Sent:
         """Set a limit or a kill switch of specs/risk.md, by its number, for an account or an instrument or all."""
-        from ferrox import messages
+        from ferrox.messages import SetLimit  # type: ignore[attr-defined, unused-ignore]
 
-        return self.send(messages.SetLimit(limit, instrument, account, value))  # type: ignore[attr-defined, unused-ignore]
+        return self.send(SetLimit(limit, instrument, account, value))
 
 
 def _flags(post_only: bool, slide: bool, self_trade: Term) -> int:

@@ -165,6 +165,7 @@ class EntryServer:
             reference = self.references.get(user.account, 0)
             link.sendall(packet(b"A", struct.pack("<10s2xIqq", self.session, user.account, first, reference)))
             self.links[user.name] = link
+            self.lock.notify_all()
             for place in range(first, len(self.log) + 1):
                 self.send_report(link, user.account, place)
         return user, flags

@@ -1,8 +1,14 @@
 """The clients of order entry against a gateway written from specs/entry.md alone, over a real socket."""
 
 import asyncio
+import os
 import random
+import re
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -354,7 +360,7 @@ def test_random_flows_with_random_cuts_lose_nothing(server):
                 sent += 1
                 maker.buy(1, 1)  # tells of what was refused last, if the refusal was lost
         except ConnectionLost:
-            maker.reconnect()
+            come_back(maker)
     server.cut = lambda *_moment: False
     events += maker.events(0.2)
     maker.close()
@@ -373,6 +379,17 @@ def test_random_flows_with_random_cuts_lose_nothing(server):
         if 7 in (report.order_id >> 40, report.contra_id >> 40)
     ]
     assert told == mine
+
+
+def come_back(client):
+    """Reconnect, even where the new connection is cut among the reports that were missed."""
+    for _ in range(20):
+        try:
+            client.reconnect()
+        except ConnectionLost:
+            continue
+        return
+    pytest.fail("20 connections in a row were cut")
 
 
 def numbered(event):
@@ -529,3 +546,37 @@ def test_nobody_there_is_an_error_that_says_where():
 
     with pytest.raises(ConnectionLost, match=f"127.0.0.1:{port}: no connection"):
         Client("127.0.0.1", port, user="maker", secret=b"m" * 32)
+
+
+# -------------------------------------------------------------------------------------------------------- examples
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def start(example, server, users, *options):
+    return subprocess.Popen(
+        [sys.executable, EXAMPLES / example, "--port", str(server.port), "--users", users, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
+    )
+
+
+def test_the_examples_of_a_maker_and_a_taker_trade_with_each_other(server, tmp_path):
+    users = tmp_path / "users"
+    write_users(users, USERS)
+    maker = start("market_maker.py", server, users)
+    with server.lock:
+        assert server.lock.wait_for(lambda: "maker" in server.links, 60)
+    taker = start("taker.py", server, users, "--orders", "8", "--pause", "0.15")
+
+    shown = {"taker": taker.communicate(timeout=60)}
+    maker.send_signal(signal.SIGINT)
+    shown["maker"] = maker.communicate(timeout=60)
+
+    assert (maker.returncode, taker.returncode) == (0, 0), shown
+    assert [errors for _, errors in shown.values()] == ["", ""]
+    assert "quoting 98 / 102, position 0" in shown["maker"][0]
+    assert re.search(r"^(bought|sold) \d at \d+$", shown["maker"][0], re.MULTILINE)
+    assert re.search(r"^8 orders, [1-9]\d* lots traded$", shown["taker"][0], re.MULTILINE)

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -187,7 +188,7 @@ def test_a_stream_means_the_same_wherever_it_is_cut():
 def test_a_stream_means_the_same_in_any_pieces(cuts):
     places = [0, *sorted(cuts), len(SCENE)]
 
-    assert play([SCENE[a:b] for a, b in zip(places, places[1:], strict=False)]) == play([SCENE])
+    assert play([SCENE[a:b] for a, b in pairwise(places)]) == play([SCENE])
 
 
 # ---------------------------------------------------------------------------------------------------- what is wrong
@@ -491,7 +492,7 @@ def test_an_answer_to_a_later_command_breaks_the_connection():
     protocol.send(BUY)
     protocol.send(BUY)
 
-    with pytest.raises(ProtocolBroken, match="answers reference 2, which was not sent, or .* not the next"):
+    with pytest.raises(ProtocolBroken, match=r"answers reference 2, which was not sent, or .* not the next"):
         events_of(protocol, sequenced(1, new(9, 2)))
 
 
