@@ -2,8 +2,9 @@
 
     python examples/market_maker.py --users ferrox.users
 
-Ctrl-C ends it.  It holds two orders and nothing else.  When the connection is lost, the gateway cancels them (cancel on disconnect), and
-the reports that tell of it come after the reconnect, so what this script believes is always what the venue says.
+Ctrl-C ends it.  It holds two orders and nothing else.  When the connection is lost, the gateway cancels
+them (cancel on disconnect), and the reports that were missed come after the reconnect, so that what this script
+believes is what the venue says.
 """
 
 import argparse

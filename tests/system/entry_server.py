@@ -113,11 +113,12 @@ class EntryServer:
                         self.apply(struct.pack("<BBBBIq", 4, 2, 0, 0, 0, user.account))
                     del self.links[user.name]
                     self.lock.notify_all()
+                link.close()
 
     def end(self, link):
+        """End a connection; the thread that serves it is the one that closes the socket."""
         with suppress(OSError):
             link.shutdown(socket.SHUT_RDWR)
-        link.close()
 
     def packets(self, link):
         """ENTRY-1, ENTRY-2: whole packets; heartbeats whenever nothing came for a while."""
@@ -166,8 +167,11 @@ class EntryServer:
             link.sendall(packet(b"A", struct.pack("<10s2xIqq", self.session, user.account, first, reference)))
             self.links[user.name] = link
             self.lock.notify_all()
-            for place in range(first, len(self.log) + 1):
-                self.send_report(link, user.account, place)
+            try:
+                for place in range(first, len(self.log) + 1):
+                    self.send_report(link, user.account, place)
+            except (OSError, Cut):
+                self.end(link)  # reading finds it ended
         return user, flags
 
     def reject(self, link, letter):

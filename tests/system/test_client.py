@@ -340,9 +340,10 @@ def test_every_command_is_carried_out_once_wherever_the_connection_is_cut(server
     assert [report for answer in answers for report in answer.reports] == mine
 
 
-def test_random_flows_with_random_cuts_lose_nothing(server):
+@pytest.mark.parametrize("seed", range(11, 15))
+def test_random_flows_with_random_cuts_lose_nothing(server, seed):
     """ENTRY-8, ENTRY-9, ENTRY-13: whatever happens, each command has one answer, and the reports are the venue's."""
-    chance = random.Random(11)
+    chance = random.Random(seed)
     server.cut = lambda _moment, account, _count: account == 7 and chance.random() < 0.02
     server.refuse = lambda account, _reference, _frame: 129 if account == 7 and chance.random() < 0.05 else 0
     maker, taker = connect(server, "maker"), connect(server, "taker")
