@@ -40,6 +40,7 @@ from ferrox.terms import (
     REFERENCE_MAX,
     CommandKind,
     Reason,
+    ReportFlag,
     ReportKind,
     Scope,
 )
@@ -516,8 +517,9 @@ class EntryProtocol:
                 continue
             if self._answers(entry, report):
                 for missing in skipped:
-                    # An earlier connection took the refusal with it.
-                    self._drop(missing, taken=None if missing.kind == MASS_CANCEL else False)
+                    # An earlier connection took the refusal with it.  Only of a new order is that certain: a report
+                    # names no cancel or replace, so two of one order may have been taken for each other.
+                    self._drop(missing, taken=False if missing.kind == NEW_ORDER else None)
                 entry.done = True
                 while self._waiting and self._waiting[0].done:
                     self._waiting.popleft()
@@ -557,7 +559,10 @@ class EntryProtocol:
                 return False
             if entry.kind == CANCEL_ORDER:
                 return kind == ReportKind.CANCEL_REJECTED or (kind == ReportKind.CANCELED and reason == Reason.NONE)
-            return kind in (ReportKind.REPLACED, ReportKind.REPLACE_REJECTED) or (
+            if kind == ReportKind.REPLACED:
+                price, quantity = COMMAND.unpack(entry.frame)[6:8]
+                return report.quantity == quantity and (report.price == price or bool(report.flags & ReportFlag.SLID))
+            return kind == ReportKind.REPLACE_REJECTED or (
                 kind == ReportKind.CANCELED and reason == Reason.TOTAL_FILLED
             )
         if kind == ReportKind.REJECTED:

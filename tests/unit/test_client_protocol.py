@@ -56,8 +56,8 @@ def own(reference, account=ACCOUNT):
     return account << 40 | reference
 
 
-def report(kind, sequence, order_id, *, contra_id=0, quantity=0, side=0, reason=0, flags=LAST, instrument=1):
-    return Report(sequence, order_id, contra_id, 0, quantity, 0, instrument, kind, side, reason, flags)
+def report(kind, sequence, order_id, *, contra_id=0, price=0, quantity=0, side=0, reason=0, flags=LAST, instrument=1):
+    return Report(sequence, order_id, contra_id, price, quantity, 0, instrument, kind, side, reason, flags)
 
 
 def new(sequence, reference, flags=LAST):
@@ -393,13 +393,13 @@ def ends(events):
         ),
         (CancelOrder(1, 1), [canceled(9, 1)]),
         (CancelOrder(1, 1), [report(ReportKind.CANCEL_REJECTED, 9, own(1), reason=34)]),
-        (ReplaceOrder(1, 1, 0, 1, 1, 100, 9), [report(ReportKind.REPLACED, 9, own(1))]),
+        (ReplaceOrder(1, 1, 0, 1, 1, 100, 9), [report(ReportKind.REPLACED, 9, own(1), price=100, quantity=9)]),
         (ReplaceOrder(1, 1, 0, 1, 1, 100, 9), [report(ReportKind.REPLACE_REJECTED, 9, own(1))]),
         (ReplaceOrder(1, 1, 0, 1, 1, 100, 9), [canceled(9, 1, Reason.TOTAL_FILLED)]),
         (
             ReplaceOrder(1, 1, 0, 1, 1, 100, 9),
             [
-                report(ReportKind.REPLACED, 9, own(1), flags=0),
+                report(ReportKind.REPLACED, 9, own(1), price=100, quantity=9, flags=0),
                 report(ReportKind.TRADE, 9, own(1), contra_id=own(2, OTHER), flags=LAST | AGGRESSOR),
             ],
         ),
@@ -567,7 +567,7 @@ def test_a_refusal_that_was_lost_is_found_by_the_next_answer():
 
     assert ends(events_of(protocol, sequenced(1, new(5, 3)))) == [
         Unanswered(1, BUY._replace(order_id=1), taken=False),
-        Unanswered(2, CancelOrder(1, 9), taken=False),
+        Unanswered(2, CancelOrder(1, 9), taken=None),
         (3, 1),
     ]
 
