@@ -27,6 +27,17 @@ ALLOWED = {
     "ferrox.columns": (*WORDS, "ferrox.text"),
     "ferrox.reference": (*WORDS, "ferrox.decode", "ferrox.state", "ferrox.engine", "ferrox.reference"),
     "ferrox.fast": ("ferrox.errors", "ferrox.fast"),
+    "ferrox.entry": ("ferrox.errors",),
+    "ferrox.users": ("ferrox.entry", "ferrox.errors", "ferrox.terms"),
+    "ferrox.client": (
+        *WORDS,
+        "ferrox.client",
+        "ferrox.depth",
+        "ferrox.entry",
+        "ferrox.state",
+        "ferrox.text",
+        "ferrox.users",
+    ),
 }
 
 
@@ -67,6 +78,17 @@ def test_the_two_engines_never_import_each_other():
             assert not any(inside(imported, "ferrox.fast") for imported in imports_of(path)), path
         if inside(name_of(path), "ferrox.fast"):
             assert not any(inside(imported, "ferrox.reference") for imported in imports_of(path)), path
+
+
+@pytest.mark.parametrize("heavy", ["pyarrow", "rich", "click", "attrs", "ferrox.fast", "ferrox.journal"])
+def test_importing_the_client_brings_in_nothing_of_the_engine(heavy):
+    # Named by its parts, because importing ferrox itself brings in the venue.
+    program = (
+        "import sys, types; package = types.ModuleType('ferrox'); package.__path__ = [sys.argv[1]]; "
+        f"sys.modules['ferrox'] = package; import ferrox.client; sys.exit({heavy!r} in sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program, str(PACKAGE)], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("heavy", ["pyarrow", "rich", "click", "hypothesis", "polars", "pandas"])
