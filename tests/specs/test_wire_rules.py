@@ -102,7 +102,7 @@ def test_a_reserved_bit_that_is_set_is_rejected(bit: int, make):
 
 
 def test_every_reserved_byte_is_known():
-    """WIRE-4: three of a cancel, two of a mass cancel and a definition each, two and eight of a state and a limit each."""
+    """WIRE-4: three of a cancel, two of a mass cancel and a definition each, two and eight of a state and a limit."""
     assert len(reserved()) == 3 + 2 + 2 + 2 + 8 + 2 + 8
 
 

@@ -72,17 +72,17 @@ def test_every_column_and_every_command_has_its_meaning(tmp_path):
     text = """\
 # orders of a day
 command,side,order_id,account,price,quantity,time_in_force,flags,self_trade,instrument,time_ns,tick,lot,band_low,band_high,state,limit,value
-instrument,,,,,,,,,3,10,5,10,-100,100,pre-open
-state,,,,,,,,,3,20,,,,,open
-new,B,1,7,-15,20,,post-only slide,decrement,3,30,,,,,
-,sell,8/2,,,10,fok,market,,3,30,,,,,
-replace,buy,#1,7,-20,30,gtc,,Cancel_Taker,3,40,,,,,
+instrument,,,,,,,,,3,10,5,10,-100,100,pre-open,,
+state,,,,,,,,,3,20,,,,,open,,
+new,B,1,7,-15,20,,post-only slide,decrement,3,30,,,,,,,
+,sell,8/2,,,10,fok,market,,3,30,,,,,,,
+replace,buy,#1,7,-20,30,gtc,,Cancel_Taker,3,40,,,,,,,
 
-cancel,,1,7,,,,,,3,50,,,,,
-mass-cancel,,,,,,,,,3,60,,,,,
-mass-cancel,,,7,,,,,,,60,,,,,
-mass-cancel,,,0,,,,,,3,60,,,,,
-mass-cancel,,,,,,,,,,60,,,,,
+cancel,,1,7,,,,,,3,50,,,,,,,
+mass-cancel,,,,,,,,,3,60,,,,,,,
+mass-cancel,,,7,,,,,,,60,,,,,,,
+mass-cancel,,,0,,,,,,3,60,,,,,,,
+mass-cancel,,,,,,,,,,60,,,,,,,
 limit,,,7,,,,,,,60,,,,,,Max_Quantity,500
 limit,,,,,,,,,9,60,,,,,,collar,50
 limit,,,,,,,,,,60,,,,,,kill,0
