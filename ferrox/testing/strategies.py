@@ -77,8 +77,8 @@ FEATURES: Final = frozenset(
 """What a stream may ask of an engine beside good-till-canceled limit orders and their cancels, by name.
 
 "states" are changes of trading state, "definitions" are instruments defined again in mid-stream, "limits" are those of
-a gateway, which an engine repeats, "self-trade" are the modes other than *allow*.
-"slide" needs "post-only", and "market" needs "ioc" or "fok".
+a gateway, which an engine only repeats, "self-trade" are the modes other than *allow*.  "slide" needs "post-only", and
+"market" needs "ioc" or "fok".
 """
 
 

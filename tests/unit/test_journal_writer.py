@@ -28,6 +28,7 @@ from ferrox.messages import (
     RECORD_DTYPE,
     RECORD_SIZE,
     CancelOrder,
+    Command,
     DefineInstrument,
     MassCancel,
     NewOrder,
@@ -381,7 +382,7 @@ class Disk:
         self.really(file, offset, size)
 
 
-STILL_TAKEN = [CancelOrder(1, 1), MassCancel(4), SetTradingState(3, 1), SetLimit(1, 0, 7, 1)]
+STILL_TAKEN: list[Command] = [CancelOrder(1, 1), MassCancel(4), SetTradingState(3, 1), SetLimit(1, 0, 7, 1)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
