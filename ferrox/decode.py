@@ -11,8 +11,10 @@ from typing import Final
 from ferrox.messages import COMMAND, FRAME_SIZE
 from ferrox.terms import (
     ACCOUNT_MAX,
+    COUNT_MAX,
     INSTRUMENT_MAX,
     LOT_MAX,
+    NOTIONAL_MAX,
     ORDER_FLAGS,
     PRICE_MAX,
     QUANTITY_MAX,
@@ -20,6 +22,7 @@ from ferrox.terms import (
     SELF_TRADE_SHIFT,
     TICK_MAX,
     CommandKind,
+    Limit,
     OrderFlag,
     Reason,
     Scope,
@@ -29,7 +32,8 @@ from ferrox.terms import (
 )
 
 # Plain integers: a member of an enum costs a look-up on every command.
-NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE = map(int, CommandKind)
+NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT = map(int, list(CommandKind)[:5])
+SET_TRADING_STATE, SET_LIMIT = map(int, list(CommandKind)[5:])
 GTC, IOC, FOK = map(int, TimeInForce)
 MARKET, POST_ONLY, SLIDE = map(int, OrderFlag)
 SELF_TRADE_MAX: Final = int(max(SelfTrade)) << SELF_TRADE_SHIFT
@@ -42,6 +46,18 @@ SCOPE_NAMES: Final = {
     int(Scope.ACCOUNT): (False, True),
     int(Scope.ACCOUNT_IN_INSTRUMENT): (True, True),
     int(Scope.VENUE): (False, False),
+}
+
+# What each limit is for, an instrument or an account, neither needed and never both; and its greatest value.
+LIMIT_TAKES: Final = {
+    int(Limit.KILL): (True, True, 1),
+    int(Limit.MAX_QUANTITY): (False, True, QUANTITY_MAX),
+    int(Limit.MAX_NOTIONAL): (False, True, NOTIONAL_MAX),
+    int(Limit.COLLAR): (True, False, PRICE_MAX),
+    int(Limit.MAX_OPEN_ORDERS): (False, True, COUNT_MAX),
+    int(Limit.MAX_EXPOSURE): (False, True, NOTIONAL_MAX),
+    int(Limit.ORDER_RATE): (False, True, COUNT_MAX),
+    int(Limit.CANCEL_RATE): (False, True, COUNT_MAX),
 }
 
 
@@ -71,6 +87,10 @@ def fault(
         if not 1 <= instrument <= INSTRUMENT_MAX:
             return Reason.BAD_INSTRUMENT
         return 0 if 1 <= a <= STATE_MAX else Reason.BAD_STATE
+    if kind == SET_LIMIT:
+        if b or c or quantity or display:
+            return Reason.MALFORMED
+        return _limit_fault(a, instrument, ident, price)
     return Reason.UNKNOWN_KIND
 
 
@@ -141,6 +161,21 @@ def _definition_fault(state: int, instrument: int, low: int, high: int, tick: in
     if not (-PRICE_MAX <= low <= high <= PRICE_MAX):
         return Reason.BAD_BAND
     return 0 if 1 <= state <= STATE_MAX else Reason.BAD_STATE
+
+
+def _limit_fault(limit: int, instrument: int, account: int, value: int) -> int:
+    """Judge a SetLimit; of an unknown limit only what holds for every limit is asked of the other fields."""
+    takes = LIMIT_TAKES.get(limit)
+    for_instrument, for_account, value_max = takes or (True, True, 0)
+    if not 0 <= instrument <= (INSTRUMENT_MAX if for_instrument else 0):
+        return Reason.BAD_INSTRUMENT
+    if not 0 <= account <= ACCOUNT_MAX or (account and not for_account):
+        return Reason.BAD_ACCOUNT
+    if takes is None:
+        return Reason.BAD_LIMIT
+    if account and instrument:
+        return Reason.BAD_ACCOUNT
+    return 0 if 0 <= value <= value_max else Reason.BAD_VALUE
 
 
 def frame_fault(frame: bytes) -> int:

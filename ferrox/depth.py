@@ -30,7 +30,8 @@ from ferrox.text import format_order_id, format_report
 # Plain integers: a member of an enum costs a look-up on every report.
 NEW, TRADE, CANCELED, REPLACED, EXPIRED = map(int, list(ReportKind)[:5])
 REJECTIONS: Final = tuple(map(int, list(ReportKind)[5:8]))
-MASS_CANCELED, INSTRUMENT_DEFINED, STATE_CHANGED = map(int, list(ReportKind)[8:])
+MASS_CANCELED, INSTRUMENT_DEFINED, STATE_CHANGED, LIMIT_SET = map(int, list(ReportKind)[8:])
+PASSED_OVER: Final = (MASS_CANCELED, LIMIT_SET, *REJECTIONS)  # they say nothing of a book by themselves
 PRIORITY_KEPT, LAST = int(ReportFlag.PRIORITY_KEPT), int(ReportFlag.LAST)
 BUY, SELL = map(int, Side)
 
@@ -525,7 +526,7 @@ class Books:
                 if instrument not in views:
                     _refuse(frame, f"its instrument is unknown; {self._defined()}")
                 views[instrument].definition = views[instrument].definition._replace(state=side)
-            elif kind != MASS_CANCELED and kind not in REJECTIONS:
+            elif kind not in PASSED_OVER:
                 _refuse(frame, f"report kind {kind} is not one of {[int(known) for known in ReportKind]}")
 
             if flags & LAST:

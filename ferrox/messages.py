@@ -8,7 +8,8 @@ half of the shape, and the absent half reads as zeros:
 
 NewOrder and ReplaceOrder use every name as it stands.  The others lend the places other meanings (specs/wire.md):
 MassCancel puts its scope in `a` and the account in `ident`; DefineInstrument puts the trading state in `a`, the band in
-`ident` and `price`, the tick in `quantity` and the lot in `display`.
+`ident` and `price`, the tick in `quantity` and the lot in `display`; SetLimit puts the limit in `a`, the account in
+`ident` and the value in `price`.
 
 Layouts are written once, here; the assertions tie them to `specs/wire.md`, and `tests/specs` compares the tables.
 Typed messages are named tuples in wire order, because packing a tuple is one call: `REPORT.pack(*report)`.
@@ -20,7 +21,7 @@ from typing import Final, NamedTuple, Union
 
 import numpy as np
 
-from ferrox.terms import CommandKind, Reason, ReportFlag, ReportKind, Scope, Side, TradingState
+from ferrox.terms import CommandKind, Limit, Reason, ReportFlag, ReportKind, Scope, Side, TradingState
 
 COMMAND: Final = Struct("<BBBBIqqII")  # the shape: kind, a, b, c, instrument, ident, price, quantity, display
 HALF: Final = Struct("<BBBBIq")  # the first half of the shape, all that a 16-byte command has
@@ -47,6 +48,7 @@ FRAME_SIZE: Final = {
     CommandKind.MASS_CANCEL: 16,
     CommandKind.DEFINE_INSTRUMENT: 32,
     CommandKind.SET_TRADING_STATE: 16,
+    CommandKind.SET_LIMIT: 32,
 }
 """Bytes of a command's frame by its kind."""
 
@@ -144,7 +146,20 @@ class SetTradingState(NamedTuple):
         return HALF.pack(CommandKind.SET_TRADING_STATE, self.state, 0, 0, self.instrument, 0)
 
 
-Command = Union[NewOrder, ReplaceOrder, CancelOrder, MassCancel, DefineInstrument, SetTradingState]
+class SetLimit(NamedTuple):
+    """A change of what a gateway keeps an account or an instrument within; 0 names none, or every one."""
+
+    limit: int
+    instrument: int
+    account: int
+    value: int
+
+    def pack(self) -> bytes:
+        """Return the 32-byte frame; raise `struct.error` when a field does not fit its width."""
+        return COMMAND.pack(CommandKind.SET_LIMIT, self.limit, 0, 0, self.instrument, self.account, self.value, 0, 0)
+
+
+Command = Union[NewOrder, ReplaceOrder, CancelOrder, MassCancel, DefineInstrument, SetTradingState, SetLimit]
 
 
 class Report(NamedTuple):
@@ -189,6 +204,7 @@ _SIDE_MEANS: Final[dict[int, type[IntEnum]]] = {
     ReportKind.MASS_CANCELED: Scope,
     ReportKind.INSTRUMENT_DEFINED: TradingState,
     ReportKind.STATE_CHANGED: TradingState,
+    ReportKind.LIMIT_SET: Limit,
 }
 
 
@@ -217,6 +233,8 @@ def unpack_command(frame: bytes) -> Command:
         return DefineInstrument(a, instrument, ident, price, quantity, display)
     if kind == CommandKind.SET_TRADING_STATE:
         return SetTradingState(a, instrument)
+    if kind == CommandKind.SET_LIMIT:
+        return SetLimit(a, instrument, ident, price)
     raise ValueError(f"command kind {kind} is not one of {[int(k) for k in CommandKind]}")
 
 
@@ -268,6 +286,9 @@ DEFINE_INSTRUMENT_DTYPE: Final = _dtype(
     lot=(_U4, 28),
 )
 SET_TRADING_STATE_DTYPE: Final = _dtype(HALF_SIZE, kind=(_U1, 0), state=(_U1, 1), instrument=(_U4, 4))
+SET_LIMIT_DTYPE: Final = _dtype(
+    COMMAND_SIZE, kind=(_U1, 0), limit=(_U1, 1), instrument=(_U4, 4), account=(_I8, 8), value=(_I8, 16)
+)
 REPORT_DTYPE: Final = _dtype(
     REPORT_SIZE,
     sequence=(_I8, 0),
@@ -315,6 +336,7 @@ __all__ = [
     "REPORT",
     "REPORT_DTYPE",
     "REPORT_SIZE",
+    "SET_LIMIT_DTYPE",
     "SET_TRADING_STATE_DTYPE",
     "CancelOrder",
     "Command",
@@ -323,6 +345,7 @@ __all__ = [
     "NewOrder",
     "ReplaceOrder",
     "Report",
+    "SetLimit",
     "SetTradingState",
     "unpack_command",
     "unpack_reports",

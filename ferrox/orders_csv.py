@@ -25,6 +25,7 @@ from ferrox.terms import (
     ACCOUNT_SHIFT,
     INSTRUMENT_MAX,
     LOT_MAX,
+    NOTIONAL_MAX,
     ORDER_ID_MAX,
     PRICE_MAX,
     QUANTITY_MAX,
@@ -33,6 +34,7 @@ from ferrox.terms import (
     TICK_MAX,
     TIME_MAX,
     CommandKind,
+    Limit,
     OrderFlag,
     Reason,
     Scope,
@@ -66,6 +68,8 @@ COLUMNS: Final = (
     "band_low",
     "band_high",
     "state",
+    "limit",
+    "value",
 )
 
 COMMANDS: Final = {
@@ -75,14 +79,17 @@ COMMANDS: Final = {
     "mass-cancel": int(CommandKind.MASS_CANCEL),
     "instrument": int(CommandKind.DEFINE_INSTRUMENT),
     "state": int(CommandKind.SET_TRADING_STATE),
+    "limit": int(CommandKind.SET_LIMIT),
 }
 SIDES: Final = {"buy": int(Side.BUY), "sell": int(Side.SELL), "b": int(Side.BUY), "s": int(Side.SELL)}
 TIMES_IN_FORCE: Final = {term.name.lower(): int(term) for term in TimeInForce}
 FLAGS: Final = {flag.name.lower().replace("_", "-"): int(flag) for flag in OrderFlag if flag.name}
 SELF_TRADES: Final = {mode.name.lower().replace("_", "-"): int(mode) for mode in SelfTrade}
 STATES: Final = {state.name.lower().replace("_", "-"): int(state) for state in TradingState}
+LIMITS: Final = {limit.name.lower().replace("_", "-"): int(limit) for limit in Limit}
 
-NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE = map(int, CommandKind)
+NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT = map(int, list(CommandKind)[:5])
+SET_TRADING_STATE, SET_LIMIT = map(int, list(CommandKind)[5:])
 GTC, IOC = int(TimeInForce.GTC), int(TimeInForce.IOC)
 MARKET: Final = int(OrderFlag.MARKET)
 SIZES: Final = {int(kind): size for kind, size in FRAME_SIZE.items()}
@@ -97,6 +104,9 @@ FAULTS: Final[dict[int, tuple[str, str]]] = {
     Reason.BAD_FLAGS: ("flags", "post-only only for a gtc order that is not market, and slide only beside post-only"),
     Reason.BAD_PRICE: ("price", "no price, or 0, for a market order"),
     Reason.BAD_BAND: ("band_low", "a low end that is not above the high end"),
+    Reason.BAD_INSTRUMENT: ("instrument", "no instrument; only kill and collar are for one"),
+    Reason.BAD_ACCOUNT: ("account", "no account, for a collar and beside an instrument"),
+    Reason.BAD_VALUE: ("value", "a value that its limit takes (specs/risk.md)"),
 }
 
 
@@ -328,7 +338,7 @@ class OrdersCsv:
         self.rows += 1
         records = [self._pack(time_ns, shape)]
         instrument = shape[4]
-        if instrument and instrument not in self._known:
+        if instrument and kind != SET_LIMIT and instrument not in self._known:  # a limit may come before
             self._known.add(instrument)
             if kind != DEFINE_INSTRUMENT and self.defaults.define:
                 self.defined += 1
@@ -339,6 +349,8 @@ class OrdersCsv:
         """Return a row as the common shape of all commands (see `ferrox.messages`)."""
         if kind == MASS_CANCEL:
             return self._mass_cancel()
+        if kind == SET_LIMIT:
+            return self._limit()
         instrument = self._integer("instrument", 1, INSTRUMENT_MAX, "an instrument", 1)
         if kind == CANCEL_ORDER:
             return (kind, 0, 0, 0, instrument, self._order_id(kind), 0, 0, 0)
@@ -376,6 +388,14 @@ class OrdersCsv:
         else:
             scope = Scope.ACCOUNT_IN_INSTRUMENT if instrument else Scope.ACCOUNT
         return (MASS_CANCEL, scope, 0, 0, instrument, max(account, 0), 0, 0, 0)
+
+    def _limit(self) -> tuple[int, int, int, int, int, int, int, int, int]:
+        """Return a limit for what the row names: an instrument or an account, or neither, which is all."""
+        limit = self._word("limit", LIMITS, "a limit")
+        instrument = self._integer("instrument", 1, INSTRUMENT_MAX, "an instrument", 0)
+        account = self._integer("account", 0, ACCOUNT_MAX, "an account", 0)
+        value = self._integer("value", 0, NOTIONAL_MAX, "a value")
+        return (SET_LIMIT, limit, 0, 0, instrument, account, value, 0, 0)
 
     def _order_id(self, kind: int) -> int:
         """Return the order id: a number, ACCOUNT/REFERENCE, or a reference beside an account.

@@ -18,6 +18,7 @@ class CommandKind(IntEnum):
     MASS_CANCEL = 4
     DEFINE_INSTRUMENT = 5
     SET_TRADING_STATE = 6
+    SET_LIMIT = 7
 
 
 class Annotation(IntEnum):
@@ -91,6 +92,19 @@ class TradingState(IntEnum):
     CLOSED = 4
 
 
+class Limit(IntEnum):
+    """What a gateway keeps accounts and instruments within; an engine only repeats it (LIMIT-1)."""
+
+    KILL = 1
+    MAX_QUANTITY = 2
+    MAX_NOTIONAL = 3
+    COLLAR = 4
+    MAX_OPEN_ORDERS = 5
+    MAX_EXPOSURE = 6
+    ORDER_RATE = 7
+    CANCEL_RATE = 8
+
+
 class ReportKind(IntEnum):
     """What a report says (REPORT-3)."""
 
@@ -105,6 +119,7 @@ class ReportKind(IntEnum):
     MASS_CANCELED = 9
     INSTRUMENT_DEFINED = 10
     STATE_CHANGED = 11
+    LIMIT_SET = 12
 
 
 class ReportFlag(IntFlag):
@@ -136,6 +151,8 @@ class Reason(IntEnum):
     BAD_LOT = 14
     BAD_BAND = 15
     BAD_STATE = 16
+    BAD_LIMIT = 17
+    BAD_VALUE = 18
     UNKNOWN_INSTRUMENT = 32
     NOT_OPEN = 33
     UNKNOWN_ORDER = 34
@@ -178,6 +195,8 @@ REFERENCE_MAX: Final = 2**40 - 1
 INSTRUMENT_MAX: Final = 2**20 - 1  # LIM-5
 TICK_MAX: Final = 2**31 - 1  # LIM-6
 LOT_MAX: Final = 2**31 - 1
+NOTIONAL_MAX: Final = 2**62 - 1  # ticks times lots, the greatest value of a limit (REJECT-18)
+COUNT_MAX: Final = 2**31 - 1  # orders, or commands a second, of a limit
 SEQUENCE_MAX: Final = 2**62  # LIM-11
 TIME_MAX: Final = 2**62  # nanoseconds
 

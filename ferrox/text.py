@@ -25,6 +25,7 @@ from ferrox.messages import (
     NewOrder,
     ReplaceOrder,
     Report,
+    SetLimit,
     SetTradingState,
     unpack_command,
 )
@@ -35,6 +36,7 @@ from ferrox.terms import (
     SELF_TRADE_MASK,
     SELF_TRADE_SHIFT,
     CommandKind,
+    Limit,
     OrderFlag,
     Reason,
     ReportFlag,
@@ -55,15 +57,17 @@ SIDES: Final = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
 TIMES_IN_FORCE: Final = {term.name.lower(): int(term) for term in TimeInForce}
 SELF_TRADES: Final = {f"stp={term.name.lower().replace('_', '-')}": int(term) for term in SelfTrade}
 STATES: Final = {term.name.lower().replace("_", "-"): int(term) for term in TradingState}
+LIMITS: Final = {term.name.lower().replace("_", "-"): int(term) for term in Limit}
 
 SIDE_WORDS: Final = {number: word for word, number in SIDES.items()}
 TIME_IN_FORCE_WORDS: Final = {number: word for word, number in TIMES_IN_FORCE.items()}
 SELF_TRADE_WORDS: Final = {number: word for word, number in SELF_TRADES.items()}
 STATE_WORDS: Final = {number: word for word, number in STATES.items()}
+LIMIT_WORDS: Final = {number: word for word, number in LIMITS.items()}
 REASON_WORDS: Final = {int(term): term.name.lower().replace("_", "-") for term in Reason}
 
 VERBS: Final = {
-    word: word for word in ("buy", "sell", "cancel", "replace", "mass-cancel", "instrument", "state", "raw")
+    word: word for word in ("buy", "sell", "cancel", "replace", "mass-cancel", "instrument", "state", "limit", "raw")
 }
 SIZES: Final = {int(kind): size for kind, size in FRAME_SIZE.items()}
 MARKET, POST_ONLY, SLIDE = map(int, OrderFlag)
@@ -106,6 +110,8 @@ def parse_command(line: str) -> bytes:
     elif verb == "state":
         instrument = words.number("an instrument", 0, U32_MAX)
         frame = HALF.pack(CommandKind.SET_TRADING_STATE, words.choice(STATES), 0, 0, instrument, 0)
+    elif verb == "limit":
+        frame = _parse_limit(words)
     else:
         frame = words.frame()
     words.end()
@@ -144,8 +150,10 @@ def format_command(frame: bytes) -> str:
         return _format_mass_cancel(command) or raw
     if isinstance(command, DefineInstrument):
         return f"instrument {_format_definition(command)}" if command.state in STATE_WORDS else raw
-    assert isinstance(command, SetTradingState)
-    return f"state {command.instrument} {STATE_WORDS[command.state]}" if command.state in STATE_WORDS else raw
+    if isinstance(command, SetTradingState):
+        return f"state {command.instrument} {STATE_WORDS[command.state]}" if command.state in STATE_WORDS else raw
+    assert isinstance(command, SetLimit)
+    return f"limit {_format_limit(command)}" if command.limit in LIMIT_WORDS else raw
 
 
 def _parse_order(words: "Words", kind: CommandKind, side: int) -> bytes:
@@ -259,6 +267,21 @@ def _format_definition(definition: DefineInstrument) -> str:
         f"{definition.instrument} tick {definition.tick} lot {definition.lot} "
         f"band {definition.band_low} {definition.band_high} {STATE_WORDS.get(definition.state, definition.state)}"
     )
+
+
+def _parse_limit(words: "Words") -> bytes:
+    """Parse a limit from its word on; what is left out is 0, which names none or every one."""
+    limit = words.choice(LIMITS)
+    value = words.number("a value", I64_MIN, I64_MAX)
+    account = words.number("an account", I64_MIN, I64_MAX) if words.option("account") else 0
+    return SetLimit(limit, words.on(0), account, value).pack()
+
+
+def _format_limit(command: SetLimit) -> str:
+    """Return a limit, its value, and what it is for."""
+    account = f" account {command.account}" if command.account else ""
+    instrument = f" on {command.instrument}" if command.instrument else ""
+    return f"{LIMIT_WORDS.get(command.limit, command.limit)} {command.value}{account}{instrument}"
 
 
 class Words:
@@ -388,6 +411,9 @@ def format_report(report: Report) -> str:
         return f"instrument-defined {_format_definition(definition)}"
     if kind == ReportKind.STATE_CHANGED:
         return f"state-changed {report.instrument} {STATE_WORDS.get(report.side, report.side)}"
+    if kind == ReportKind.LIMIT_SET:
+        account = report.order_id >> ACCOUNT_SHIFT
+        return f"limit-set {_format_limit(SetLimit(report.side, report.instrument, account, report.contra_id))}"
     return f"raw {report.pack().hex()}"  # no engine says this; a damaged file may
 
 

@@ -49,6 +49,7 @@ from ferrox.messages import (
     NewOrder,
     ReplaceOrder,
     Report,
+    SetLimit,
     SetTradingState,
     unpack_reports,
 )
@@ -63,6 +64,7 @@ from ferrox.terms import (
     SELF_TRADE_SHIFT,
     Annotation,
     CommandKind,
+    Limit,
     OrderFlag,
     Reason,
     ReportKind,
@@ -76,12 +78,13 @@ from ferrox.terms import (
 from ferrox.text import format_report
 
 # Plain integers: a member of an enum costs a look-up on every command.
-NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE = map(int, CommandKind)
+NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT = map(int, list(CommandKind)[:5])
 BUY, SELL = map(int, Side)
 GTC, IOC, _ = map(int, TimeInForce)
 MARKET, POST_ONLY, SLIDE = map(int, OrderFlag)
 ALLOW: Final = SelfTrade.ALLOW
-TRADE, MASS_CANCELED = int(ReportKind.TRADE), int(ReportKind.MASS_CANCELED)
+TRADE: Final = int(ReportKind.TRADE)
+OF_NO_ORDER: Final = (int(ReportKind.MASS_CANCELED), int(ReportKind.LIMIT_SET))  # their ids are accounts
 INSTRUMENT_DEFINED: Final = int(ReportKind.INSTRUMENT_DEFINED)
 FIRST_ANNOTATION: Final = int(min(Annotation))
 FIRST_REJECTION, LAST_REJECTION = int(ReportKind.REJECTED), int(ReportKind.REPLACE_REJECTED)
@@ -127,6 +130,7 @@ PLACES: Final = {
     "side": "side",
     "scope": "side",
     "state": "side",
+    "limit": "side",
     "time_in_force": "time_in_force",
     "flags": "flags",
     "instrument": "instrument",
@@ -135,6 +139,7 @@ PLACES: Final = {
     "band_low": "order_id",
     "price": "price",
     "band_high": "price",
+    "value": "price",
     "quantity": "quantity",
     "tick": "quantity",
     "display": "display",
@@ -145,6 +150,7 @@ WIDTHS: Final = {
     "side": U8,
     "scope": U8,
     "state": U8,
+    "limit": U8,
     "time_in_force": U8,
     "flags": U8,
     "self_trade": (0, 7),
@@ -158,6 +164,7 @@ WIDTHS: Final = {
     "price": I64,
     "band_low": I64,
     "band_high": I64,
+    "value": I64,
     "time_ns": (0, 2**62),
 }
 """What each field holds on the wire; what it may say is narrower, and the engine's to judge (specs/limits.md)."""
@@ -176,6 +183,7 @@ SideLike = Side | str | int
 TimeInForceLike = TimeInForce | str | int
 SelfTradeLike = SelfTrade | str | int
 StateLike = TradingState | str | int
+LimitLike = Limit | str | int
 Integer = Union[int, "np.integer[Any]"]
 Commands = Union["NDArray[np.void]", bytes, bytearray, memoryview, Iterable[Command | bytes]]
 
@@ -222,7 +230,7 @@ class Result:
     @property
     def order_id(self) -> int:
         """The order that the command was about; 0 for commands about none."""
-        if self.frames[REPORT_KIND - REPORT_SIZE] == MASS_CANCELED:
+        if self.frames[REPORT_KIND - REPORT_SIZE] in OF_NO_ORDER:
             return 0  # the first report of a mass cancel is about whichever order left first
         return int.from_bytes(self.frames[8:16], "little", signed=True)
 
@@ -392,6 +400,17 @@ class Venue:
     def set_state(self, instrument: int, state: StateLike) -> Result:
         """Move an instrument to pre-open, open, halted or closed (STATE-4)."""
         return self.send(SetTradingState(_term(TradingState, state, "state"), instrument))
+
+    def set_limit(self, limit: LimitLike, value: Integer, *, account: Integer = 0, instrument: Integer = 0) -> Result:
+        """Say a limit, for an account or an instrument, 0 for none or every one; a gateway keeps it (LIMIT-1)."""
+        return self.send(
+            SetLimit(
+                _term(Limit, limit, "limit"),
+                _integer("instrument", instrument),
+                _integer("account", account),
+                _integer("value", value),
+            )
+        )
 
     def buy(
         self,
@@ -1069,7 +1088,7 @@ def _check_place(directory: "str | os.PathLike[str]", uuid: bytes, sequence: int
 # ------------------------------------------------------------------------------------------ what no frame says
 
 
-def _term(terms: "type[Side | TimeInForce | SelfTrade | TradingState]", value: object, what: str) -> int:
+def _term(terms: "type[Side | TimeInForce | SelfTrade | TradingState | Limit]", value: object, what: str) -> int:
     """Return the number of a term that fits its byte; what the number means is the engine's to judge."""
     number = term_of(terms, value, what)
     low, high = WIDTHS[what]
@@ -1103,7 +1122,9 @@ def _frame(command: object) -> bytes:
     """Return the frame of whatever says a command; raise TypeError or ValueError that names what is wrong with it."""
     if isinstance(command, (bytes, bytearray, memoryview)):
         return bytes(command)
-    if not isinstance(command, (NewOrder, ReplaceOrder, CancelOrder, MassCancel, DefineInstrument, SetTradingState)):
+    if not isinstance(
+        command, (NewOrder, ReplaceOrder, CancelOrder, MassCancel, DefineInstrument, SetTradingState, SetLimit)
+    ):
         raise TypeError(f"a command is one of ferrox.messages or a frame in bytes, this is {command!r}")
     try:
         return command.pack()

@@ -13,6 +13,7 @@ from ferrox.fast.layout import (
     BAD_DISPLAY,
     BAD_FLAGS,
     BAD_INSTRUMENT,
+    BAD_LIMIT,
     BAD_LOT,
     BAD_ORDER_ID,
     BAD_PRICE,
@@ -22,6 +23,7 @@ from ferrox.fast.layout import (
     BAD_STATE,
     BAD_TICK,
     BAD_TIME_IN_FORCE,
+    BAD_VALUE,
     CANCEL_ORDER,
     CLOSED,
     DECREMENT,
@@ -30,6 +32,11 @@ from ferrox.fast.layout import (
     GTC,
     HALF,
     INSTRUMENT_MAX,
+    LIMIT_CANCEL_RATE,
+    LIMIT_COLLAR,
+    LIMIT_KILL,
+    LIMIT_MAX_EXPOSURE,
+    LIMIT_MAX_NOTIONAL,
     MALFORMED,
     MARKET,
     MASS_CANCEL,
@@ -43,6 +50,7 @@ from ferrox.fast.layout import (
     SCOPE_ACCOUNT_IN_INSTRUMENT,
     SCOPE_INSTRUMENT,
     SCOPE_VENUE,
+    SET_LIMIT,
     SET_TRADING_STATE,
     SLIDE,
     UNKNOWN_FLAGS,
@@ -110,7 +118,7 @@ def order_fault(is_new: bool, head: i64, order_id: i64, price: i64, sizes: i64) 
 
 def rare_fault(kind: i64, named: i64, head: i64, ident: i64, price: i64, sizes: i64) -> i64:
     """Judge a command that does not come by the million."""
-    detail = (head >> 8) & 0xFF  # the scope or the trading state
+    detail = (head >> 8) & 0xFF  # the scope, the trading state or the limit
     reserved = (head >> 16) & 0xFFFF
     instrument = (head >> 32) & HALF
     if kind == MASS_CANCEL:
@@ -154,4 +162,33 @@ def rare_fault(kind: i64, named: i64, head: i64, ident: i64, price: i64, sizes: 
         if 1 <= detail <= CLOSED:
             return 0
         return BAD_STATE
+    if kind == SET_LIMIT:
+        if named != (32 << 8 | SET_LIMIT) or reserved != 0 or sizes != 0:
+            return MALFORMED
+        return limit_fault(detail, instrument, ident, price)
     return UNKNOWN_KIND
+
+
+def limit_fault(limit: i64, instrument: i64, account: i64, value: i64) -> i64:
+    """Judge a SetLimit."""
+    known = limit != 0 and limit <= LIMIT_CANCEL_RATE
+    if instrument > INSTRUMENT_MAX:
+        return BAD_INSTRUMENT
+    if instrument != 0 and known and limit != LIMIT_KILL and limit != LIMIT_COLLAR:
+        return BAD_INSTRUMENT
+    if account < 0 or account > ACCOUNT_MAX:
+        return BAD_ACCOUNT
+    if account != 0 and (limit == LIMIT_COLLAR or (limit == LIMIT_KILL and instrument != 0)):
+        return BAD_ACCOUNT
+    if not known:
+        return BAD_LIMIT
+    bits: i64 = 31  # every range is 0 .. 2^bits-1, and a negative value is never 0 when shifted
+    if limit == LIMIT_KILL:
+        bits = 1
+    elif limit == LIMIT_COLLAR:
+        bits = 40
+    elif limit == LIMIT_MAX_NOTIONAL or limit == LIMIT_MAX_EXPOSURE:
+        bits = 62
+    if value >> bits == 0:
+        return 0
+    return BAD_VALUE

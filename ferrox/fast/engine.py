@@ -16,11 +16,13 @@ from ferrox.fast.decode import fault
 from ferrox.fast.image import check, examine, load, save
 from ferrox.fast.instruments import define, set_state
 from ferrox.fast.layout import (
+    ACCOUNT_SHIFT,
     CANCEL_ORDER,
     CANCEL_REJECTED,
     CLOCK,
     DEFINE_INSTRUMENT,
     HALF,
+    LIMIT_SET,
     MARK,
     MASKS,
     MASS_CANCEL,
@@ -35,6 +37,7 @@ from ferrox.fast.layout import (
     SEAL,
     SEQUENCE,
     SEQUENCE_MAX,
+    SET_LIMIT,
     SET_TRADING_STATE,
     TIME_MAX,
     WRITTEN,
@@ -130,12 +133,15 @@ def carry_out(slots: vec[i64], heads: vec[i32], out: vec[i64], head: i64, ident:
         return cancel(slots, heads, out, instrument, ident)
     if kind == REPLACE_ORDER:
         return replace(slots, heads, out, head, instrument, ident, price, sizes)
-    detail = (head >> 8) & 0xFF  # the scope or the trading state
+    detail = (head >> 8) & 0xFF  # the scope, the trading state or the limit
     if kind == MASS_CANCEL:
         return mass_cancel(slots, heads, out, detail, instrument, ident)
     if kind == DEFINE_INSTRUMENT:
         return define(slots, heads, out, detail, instrument, ident, price, sizes)
-    return set_state(slots, heads, out, detail, instrument)
+    if kind == SET_TRADING_STATE:
+        return set_state(slots, heads, out, detail, instrument)
+    report(slots, out, ident << ACCOUNT_SHIFT, price, 0, 0, tail_of(instrument, LIMIT_SET, detail, 0, 0))
+    return 0  # a limit is the gateway's to keep (LIMIT-1)
 
 
 def reject(slots: vec[i64], out: vec[i64], head: i64, ident: i64, reason: i64) -> None:
@@ -146,6 +152,6 @@ def reject(slots: vec[i64], out: vec[i64], head: i64, ident: i64, reason: i64) -
         answer = CANCEL_REJECTED
     elif kind == REPLACE_ORDER:
         answer = REPLACE_REJECTED
-    elif kind in (MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE):
+    elif kind in (MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE, SET_LIMIT):
         ident = 0
     report(slots, out, ident, 0, 0, 0, tail_of((head >> 32) & HALF, answer, 0, reason, 0))

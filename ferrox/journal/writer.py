@@ -76,6 +76,7 @@ TAKEN_WHEN_LOW: Final = bytes(
         CommandKind.CANCEL_ORDER,
         CommandKind.MASS_CANCEL,
         CommandKind.SET_TRADING_STATE,
+        CommandKind.SET_LIMIT,
         Annotation.MARK,
         Annotation.SEAL,
     )

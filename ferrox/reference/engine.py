@@ -18,6 +18,7 @@ from ferrox.decode import (
     NEW_ORDER,
     POST_ONLY,
     REPLACE_ORDER,
+    SET_LIMIT,
     SET_TRADING_STATE,
     SIZES,
     SLIDE,
@@ -46,7 +47,7 @@ from ferrox.terms import (
 
 # Plain integers: a member of an enum costs a look-up on every command.
 NEW, TRADE, CANCELED, REPLACED, EXPIRED, REJECTED, CANCEL_REJECTED, REPLACE_REJECTED = map(int, list(ReportKind)[:8])
-MASS_CANCELED, INSTRUMENT_DEFINED, STATE_CHANGED = map(int, list(ReportKind)[8:])
+MASS_CANCELED, INSTRUMENT_DEFINED, STATE_CHANGED, LIMIT_SET = map(int, list(ReportKind)[8:])
 AGGRESSOR, PRIORITY_KEPT, SLID, LAST = map(int, ReportFlag)
 ALLOW, CANCEL_TAKER, CANCEL_MAKER, CANCEL_BOTH, DECREMENT = map(int, SelfTrade)
 PRE_OPEN, OPEN = int(TradingState.PRE_OPEN), int(TradingState.OPEN)
@@ -54,7 +55,7 @@ MARK, SEAL = map(int, Annotation)
 NO_LIMIT: Final = -(2**63)  # the rank that any price reaches: a market order's (MARKET-1)
 
 REJECTIONS: Final = {CANCEL_ORDER: CANCEL_REJECTED, REPLACE_ORDER: REPLACE_REJECTED}
-WITHOUT_ORDER: Final = (MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE)
+WITHOUT_ORDER: Final = (MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE, SET_LIMIT)
 
 
 class ReferenceEngine:
@@ -114,6 +115,8 @@ class ReferenceEngine:
                 reason = self.define(DefineInstrument(a, instrument, ident, price, quantity, display))
             elif kind == MASS_CANCEL:
                 reason = self.mass_cancel(a, instrument, ident)
+            elif kind == SET_LIMIT:
+                reason = self.set_limit(a, instrument, ident, price)
             elif book is None:
                 reason = Reason.UNKNOWN_INSTRUMENT
             elif kind == NEW_ORDER:
@@ -242,6 +245,11 @@ class ReferenceEngine:
         """Move an instrument to another trading state (STATE-4)."""
         book.state = state
         self.report(STATE_CHANGED, 0, book.instrument, side=state)
+        return 0
+
+    def set_limit(self, limit: int, instrument: int, account: int, value: int) -> int:
+        """Repeat a limit, which is the gateway's to keep (LIMIT-1)."""
+        self.report(LIMIT_SET, account << ACCOUNT_SHIFT, instrument, contra_id=value, side=limit)
         return 0
 
     # ---------------------------------------------------------------------------------------------- their parts

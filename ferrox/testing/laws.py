@@ -30,6 +30,7 @@ from ferrox.terms import (
     TIME_MAX,
     Annotation,
     CommandKind,
+    Limit,
     OrderFlag,
     Reason,
     ReportFlag,
@@ -44,9 +45,10 @@ from ferrox.testing.sessions import apply_all
 from ferrox.text import format_command, format_report
 
 # Plain integers: a member of an enum costs a look-up on every report.
-NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE = map(int, CommandKind)
+NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT = map(int, list(CommandKind)[:5])
+SET_TRADING_STATE, SET_LIMIT = map(int, list(CommandKind)[5:])
 NEW, TRADE, CANCELED, REPLACED, EXPIRED, REJECTED, CANCEL_REJECTED, REPLACE_REJECTED = map(int, list(ReportKind)[:8])
-MASS_CANCELED, INSTRUMENT_DEFINED, STATE_CHANGED = map(int, list(ReportKind)[8:])
+MASS_CANCELED, INSTRUMENT_DEFINED, STATE_CHANGED, LIMIT_SET = map(int, list(ReportKind)[8:])
 AGGRESSOR, PRIORITY_KEPT, SLID, LAST = map(int, ReportFlag)
 ALLOW, CANCEL_TAKER, CANCEL_MAKER, CANCEL_BOTH, DECREMENT = map(int, SelfTrade)
 GTC, IOC, FOK = map(int, TimeInForce)
@@ -90,6 +92,7 @@ FRAME_SIZES: Final = {
     MASS_CANCEL: 16,
     DEFINE_INSTRUMENT: 32,
     SET_TRADING_STATE: 16,
+    SET_LIMIT: 32,
 }
 RESERVED: Final = {
     NEW_ORDER: (),
@@ -98,8 +101,20 @@ RESERVED: Final = {
     MASS_CANCEL: ("b", "c", "price", "quantity", "display"),
     DEFINE_INSTRUMENT: ("b", "c"),
     SET_TRADING_STATE: ("b", "c", "ident", "price", "quantity", "display"),
+    SET_LIMIT: ("b", "c", "quantity", "display"),
 }
 """Fields of the shape that are zero in each kind (WIRE-2, WIRE-4)."""
+VALUE_BITS: Final[dict[int, int]] = {
+    Limit.KILL: 1,
+    Limit.MAX_QUANTITY: 31,
+    Limit.MAX_NOTIONAL: 62,
+    Limit.COLLAR: 40,
+    Limit.MAX_OPEN_ORDERS: 31,
+    Limit.MAX_EXPOSURE: 62,
+    Limit.ORDER_RATE: 31,
+    Limit.CANCEL_RATE: 31,
+}
+"""Each limit, and how many bits its value may have."""
 
 
 def _bad_flags(given: Given) -> bool:
@@ -115,6 +130,9 @@ def _bad_flags(given: Given) -> bool:
 
 def _bad_instrument(given: Given) -> bool:
     in_range = 1 <= given.instrument <= 2**20 - 1
+    if given.kind == SET_LIMIT:
+        takes_one = given.a in (Limit.KILL, Limit.COLLAR) or given.a not in VALUE_BITS
+        return given.instrument != 0 and not (takes_one and in_range)
     if given.kind != MASS_CANCEL or given.a in (Scope.INSTRUMENT, Scope.ACCOUNT_IN_INSTRUMENT):
         return not in_range
     if given.a in (Scope.ACCOUNT, Scope.VENUE):
@@ -123,6 +141,9 @@ def _bad_instrument(given: Given) -> bool:
 
 
 def _bad_account(given: Given) -> bool:
+    if given.kind == SET_LIMIT:
+        takes_none = given.a == Limit.COLLAR or (given.a == Limit.KILL and given.instrument != 0)
+        return not 0 <= given.ident <= (0 if takes_none else 2**23 - 1)
     if given.a in (Scope.ACCOUNT, Scope.ACCOUNT_IN_INSTRUMENT):
         return not 0 <= given.ident <= 2**23 - 1
     return given.ident != 0
@@ -156,7 +177,7 @@ REASONS_OF_FRAME: Final[tuple[tuple[Reason, tuple[int, ...], Callable[[Given], b
     (Reason.BAD_QUANTITY, OF_ORDERS, lambda given: not 1 <= given.quantity <= 2**31 - 1),
     (Reason.BAD_DISPLAY, OF_ORDERS, lambda given: given.display != 0),
     (Reason.BAD_SCOPE, (MASS_CANCEL,), lambda given: given.a not in (1, 2, 3, 4)),
-    (Reason.BAD_ACCOUNT, (MASS_CANCEL,), _bad_account),
+    (Reason.BAD_ACCOUNT, (MASS_CANCEL, SET_LIMIT), _bad_account),
     (Reason.BAD_TICK, (DEFINE_INSTRUMENT,), lambda given: not 1 <= given.quantity <= 2**31 - 1),
     (Reason.BAD_LOT, (DEFINE_INSTRUMENT,), lambda given: not 1 <= given.display <= 2**31 - 1),
     (
@@ -165,8 +186,14 @@ REASONS_OF_FRAME: Final[tuple[tuple[Reason, tuple[int, ...], Callable[[Given], b
         lambda given: abs(given.ident) > 2**40 - 1 or abs(given.price) > 2**40 - 1 or given.ident > given.price,
     ),
     (Reason.BAD_STATE, (DEFINE_INSTRUMENT, SET_TRADING_STATE), lambda given: given.a not in (1, 2, 3, 4)),
+    (Reason.BAD_LIMIT, (SET_LIMIT,), lambda given: given.a not in VALUE_BITS),
+    (
+        Reason.BAD_VALUE,
+        (SET_LIMIT,),
+        lambda given: given.a in VALUE_BITS and not 0 <= given.price < 2 ** VALUE_BITS[given.a],
+    ),
 )
-"""Each reason of the frame alone, the kinds it can meet, and when it applies: REJECT-2 .. REJECT-16, as they read."""
+"""Each reason of the frame alone, the kinds it can meet, and when it applies: REJECT-2 .. REJECT-18, as they read."""
 
 
 def reasons_of_frame(given: Given) -> list[Reason]:
@@ -302,7 +329,7 @@ class Auditor:
         reason = self._reason()
         if reason:
             kind = {CANCEL_ORDER: CANCEL_REJECTED, REPLACE_ORDER: REPLACE_REJECTED}.get(given.kind, REJECTED)
-            without = given.kind in (MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE)
+            without = given.kind in (MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE, SET_LIMIT)
             self._is(first, "REJECT-0", kind, 0 if without else given.ident, reason=reason)
             self._law("REPORT-2", len(self.reports) == 1, "a reject stands alone")
         elif given.kind == NEW_ORDER:
@@ -314,6 +341,9 @@ class Auditor:
             self._replace()
         elif given.kind == MASS_CANCEL:
             self._mass_cancel()
+        elif given.kind == SET_LIMIT:
+            self._law("REPORT-2", len(self.reports) == 1, "a limit has one report")
+            self._is(first, "LIMIT-1", LIMIT_SET, given.ident << 40, given.price, side=given.a)
         else:
             self._law("REPORT-2", len(self.reports) == 1, "an instrument's change has one report")
             if given.kind == DEFINE_INSTRUMENT:
@@ -669,7 +699,9 @@ class Auditor:
 
 def _unknown_instrument(book: Auditor, given: Given) -> bool:
     names_none = given.kind == MASS_CANCEL and given.a in (Scope.ACCOUNT, Scope.VENUE)
-    return given.kind != DEFINE_INSTRUMENT and not names_none and given.instrument not in book.instruments
+    return (
+        given.kind not in (DEFINE_INSTRUMENT, SET_LIMIT) and not names_none and given.instrument not in book.instruments
+    )
 
 
 def _not_open(book: Auditor, given: Given) -> bool:

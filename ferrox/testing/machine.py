@@ -38,6 +38,7 @@ from ferrox.testing.strategies import (
     hostile_frames,
     mass_cancels,
     new_orders,
+    set_limits,
     set_trading_states,
 )
 
@@ -145,6 +146,15 @@ class EngineMachine(RuleBasedStateMachine):
     def set_trading_state(self, data: st.DataObject) -> None:
         """Move an instrument to another state."""
         self.send(data.draw(set_trading_states(self.world), label="state"))
+
+    @precondition(lambda self: self.wants("limits"))
+    @rule(data=st.data())
+    def set_limit(self, data: st.DataObject) -> None:
+        """Set a limit, which the engine only repeats (LIMIT-1)."""
+        before = self.auditor.standing.copy()
+        [[report]] = self.send(data.draw(set_limits(self.world), label="limit"))
+        assert report.kind == ReportKind.LIMIT_SET
+        assert self.auditor.standing == before
 
     @precondition(lambda self: self.wants("definitions"))
     @rule(data=st.data(), empty=st.booleans())

@@ -39,6 +39,7 @@ from ferrox.messages import (
     MassCancel,
     NewOrder,
     ReplaceOrder,
+    SetLimit,
     SetTradingState,
 )
 from ferrox.terms import (
@@ -46,6 +47,7 @@ from ferrox.terms import (
     SELF_TRADE_SHIFT,
     Annotation,
     CommandKind,
+    Limit,
     OrderFlag,
     Scope,
     SelfTrade,
@@ -69,12 +71,14 @@ FEATURES: Final = frozenset(
         "mass-cancel",
         "states",
         "definitions",
+        "limits",
     }
 )
 """What a stream may ask of an engine beside good-till-canceled limit orders and their cancels, by name.
 
-"states" are changes of trading state, "definitions" are instruments defined again in mid-stream, "self-trade" are the
-modes other than *allow*.  "slide" needs "post-only", and "market" needs "ioc" or "fok".
+"states" are changes of trading state, "definitions" are instruments defined again in mid-stream, "limits" are those of
+a gateway, which an engine only repeats, "self-trade" are the modes other than *allow*.  "slide" needs "post-only", and
+"market" needs "ioc" or "fok".
 """
 
 
@@ -199,6 +203,10 @@ def _build(form: Form, place: tuple[int, int], limit: tuple[int, int], quantity:
         # A band around the price, an instrument beyond the world's now and then.
         low, high = price - quantity % 4, price + quantity
         return DefineInstrument(form.a, instrument + (side == Side.SELL), low, high, form.b, form.c)
+    if form.kind == CommandKind.SET_LIMIT:
+        account = account_of(order_id) * (form.b == FOR_ACCOUNT)
+        value = side - 1 if form.a == Limit.KILL else quantity
+        return SetLimit(form.a, instrument * (form.b == FOR_INSTRUMENT), account, value)
     return SetTradingState(form.a, instrument)
 
 
@@ -244,6 +252,15 @@ MASS_CANCEL_FORMS: Final = [Form(CommandKind.MASS_CANCEL, int(scope)) for scope 
 # More than half of the states are *open*, so that streams do not stand still.
 STATES: Final = [int(TradingState.OPEN)] * 5 + [int(state) for state in TradingState if state != TradingState.OPEN]
 STATE_FORMS: Final = [Form(CommandKind.SET_TRADING_STATE, state) for state in STATES]
+# `b` says what a limit is set for; of these forms, all decode.
+FOR_ALL, FOR_ACCOUNT, FOR_INSTRUMENT = range(3)
+LIMIT_FORMS: Final = [
+    Form(CommandKind.SET_LIMIT, int(limit), named)
+    for limit in Limit
+    for named in (FOR_ALL, FOR_ACCOUNT, FOR_INSTRUMENT)
+    if (limit != Limit.COLLAR or named != FOR_ACCOUNT)
+    and (limit in (Limit.KILL, Limit.COLLAR) or named != FOR_INSTRUMENT)
+]
 DEFINE_FORMS: Final = [
     Form(CommandKind.DEFINE_INSTRUMENT, state, tick, lot)
     for tick, lot in ((1, 1), (1, 1), (2, 1), (3, 1), (1, 2), (2, 3))
@@ -289,18 +306,24 @@ def set_trading_states(world: World = WORLD) -> st.SearchStrategy[SetTradingStat
     return cast("st.SearchStrategy[SetTradingState]", _commands(world, STATE_FORMS))
 
 
+def set_limits(world: World = WORLD) -> st.SearchStrategy[SetLimit]:
+    """Give limits of every kind, for all, for an account or for an instrument."""
+    return cast("st.SearchStrategy[SetLimit]", _commands(world, LIMIT_FORMS))
+
+
 def _forms(world: World) -> list[Form]:
     """Return forms of every kind in the world's features, of which Hypothesis draws each as often as the others.
 
     It prefers the first of more than 300 choices, so every kind is thinned out or repeated to its part of 240.
     """
     parts: list[tuple[str, int, list[Form]]] = [
-        ("", 137, _new_forms(world)),
+        ("", 131, _new_forms(world)),
         ("", 25, CANCEL_FORMS),
         ("replace", 55, _replace_forms(world)),
         ("mass-cancel", 8, MASS_CANCEL_FORMS),
         ("states", 8, STATE_FORMS),
         ("definitions", 7, DEFINE_FORMS),
+        ("limits", 6, LIMIT_FORMS),
     ]
     return [
         forms[index * len(forms) // count]
@@ -361,9 +384,12 @@ def _aimed(stream: Sequence[Command]) -> list[Command]:
 
 EDGES_U8: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 64, 80, 128, 254, 255)
 EDGES_U32: Final = (0, 1, 2, 2**20 - 1, 2**20, 2**31 - 1, 2**31, 2**32 - 1)
-EDGES_I64: Final = (0, 1, -1, 2**23 - 1, 2**23, 2**40 - 1, 2**40, 1 - 2**40, -(2**40), 2**63 - 1, -(2**63))
+EDGES_I64: Final = (
+    *(0, 1, 2, -1, 2**23 - 1, 2**23, 2**31 - 1, 2**31, 2**40 - 1, 2**40, 2**62 - 1, 2**62, 2**63 - 1),
+    *(1 - 2**40, -(2**40), -(2**63)),
+)
 FIELD_EDGES: Final = (EDGES_U8,) * 4 + (EDGES_U32, EDGES_I64, EDGES_I64, EDGES_U32, EDGES_U32)
-"""Values at and beyond the limits of every field of the common shape, in wire order (LIM-1 .. LIM-6)."""
+"""Values at and beyond the limits of every field of the common shape, in wire order (LIM-1 .. LIM-6, REJECT-18)."""
 
 
 class Harm(NamedTuple):
@@ -401,8 +427,8 @@ def hostile_frames(world: World = WORLD) -> st.SearchStrategy[AnyCommand]:
     """Give frames that may be anything: a good command with up to three wrong fields or sizes, or random bytes.
 
     >>> from hypothesis import find
-    >>> find(hostile_frames(), lambda command: len(command.pack()) == 1 and command.pack()[0] > 6)
-    RawFrame(bytes.fromhex('07'))
+    >>> find(hostile_frames(), lambda command: len(command.pack()) == 1 and command.pack()[0] > 7)
+    RawFrame(bytes.fromhex('08'))
     """
     harms = st.lists(st.sampled_from(HARMS), min_size=1, max_size=3)
     return st.one_of(st.builds(_harm, commands(world), harms), _noise())
@@ -444,7 +470,7 @@ def _long_lists(element: st.SearchStrategy[Element], max_size: int) -> st.Search
 
 ENVELOPE_FAULTS: Final = (
     *[("none", 0)] * 30,
-    *[("kind", kind) for kind in (*range(9), 253)],
+    *[("kind", kind) for kind in (*range(10), 253)],
     *[("size", size) for size in (0, 1, 15, 16, 17, 31, 32, 33, 64, 255)],
     *[("beyond", 1), ("beyond", 255)],
     *[("unread", 1), ("unread", 2**16 - 1)],

@@ -58,7 +58,9 @@ from ferrox.terms import (
 Integers = NDArray[np.int64]
 Records = NDArray[np.void]
 
-NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE = map(int, CommandKind)
+NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE = map(
+    int, list(CommandKind)[:6]
+)
 BUY, SELL = map(int, Side)
 GTC, IOC, FOK = map(int, TimeInForce)
 MARKET, POST_ONLY, SLIDE = map(int, OrderFlag)

@@ -22,6 +22,7 @@ GOOD = {
     4: (3, 0, 0, 1, 1, 0, 0, 0),
     5: (2, 0, 0, 1, -5, 5, 1, 1),
     6: (2, 0, 0, 1, 0, 0, 0, 0),
+    7: (4, 0, 0, 1, 0, 5, 0, 0),
 }
 
 
@@ -49,11 +50,11 @@ EDGES = [(index, value) for index, edges in enumerate(FIELD_EDGES[1:]) for value
 
 
 def test_the_good_commands_have_nothing_wrong():
-    assert [fault(kind, *fields) for kind, fields in GOOD.items()] == [0] * 6
+    assert [fault(kind, *fields) for kind, fields in GOOD.items()] == [0] * 7
 
 
 def test_any_one_or_two_wrong_fields_are_named_by_the_smallest_reason():
-    """REJECT-0, REJECT-2 .. REJECT-16: every pair of values at and beyond every limit, in every kind."""
+    """REJECT-0, REJECT-2 .. REJECT-18: every pair of values at and beyond every limit, in every kind."""
     wrong = 0
     for kind in GOOD:
         for changes in combinations(EDGES, 2):
@@ -79,6 +80,13 @@ def test_any_scope_instrument_and_account_are_named_by_the_smallest_reason():
         assert fault(4, *fields) == expected(4, fields), fields
 
 
+def test_any_limit_instrument_account_and_value_are_named_by_the_smallest_reason():
+    """REJECT-6, REJECT-12, REJECT-17, REJECT-18: beside an unknown limit, what is within its range is in order."""
+    for limit, instrument, account, value in product(range(10), FIELD_EDGES[4], FIELD_EDGES[5], FIELD_EDGES[6]):
+        fields = (limit, 0, 0, instrument, account, value, 0, 0)
+        assert fault(7, *fields) == expected(7, fields), fields
+
+
 u8, u32, i64 = st.integers(0, 255), st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1)
 
 
@@ -98,7 +106,7 @@ def test_decoding_is_total_on_any_bytes(frame):
 
 @given(hostile_frames())
 def test_an_engine_finds_the_fault_that_a_gateway_finds(command):
-    """REJECT-1 .. REJECT-16 come before every reason of the state."""
+    """REJECT-1 .. REJECT-18 come before every reason of the state."""
     frame = command.pack()
     engine = ReferenceEngine(Capacity(1, 1))
 
@@ -110,7 +118,7 @@ def test_an_engine_finds_the_fault_that_a_gateway_finds(command):
 
 
 def test_every_reason_of_the_frame_is_in_the_table():
-    """REJECT-1 .. REJECT-16."""
+    """REJECT-1 .. REJECT-18."""
     in_table = {Reason.UNKNOWN_KIND, *(reason for reason, _, _ in REASONS_OF_FRAME)}
 
-    assert in_table == {reason for reason in Reason if 1 <= reason <= 16}
+    assert in_table == {reason for reason in Reason if 1 <= reason <= 18}

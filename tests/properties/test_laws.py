@@ -26,6 +26,7 @@ from ferrox.messages import (
     NewOrder,
     ReplaceOrder,
     Report,
+    SetLimit,
     SetTradingState,
     unpack_reports,
 )
@@ -340,6 +341,7 @@ def shows(command, feature: str) -> bool:
         "mass-cancel": isinstance(command, MassCancel),
         "states": isinstance(command, SetTradingState),
         "definitions": isinstance(command, DefineInstrument),
+        "limits": isinstance(command, SetLimit),
     }[feature]
 
 
@@ -358,7 +360,7 @@ def test_a_feature_that_does_not_exist_is_an_error():
 
 @given(any_stream)
 def test_every_command_of_a_stream_decodes(stream):
-    """REJECT-1 .. REJECT-16 are for hostile streams."""
+    """REJECT-1 .. REJECT-18 are for hostile streams."""
     reports = unpack_reports(apply_all(make(), pack(stream)))
 
     assert not [report for report in reports if 0 < report.reason < 32]

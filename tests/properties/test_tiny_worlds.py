@@ -22,6 +22,7 @@ from ferrox.messages import (
     NewOrder,
     ReplaceOrder,
     Report,
+    SetLimit,
     SetTradingState,
     unpack_reports,
 )
@@ -87,6 +88,9 @@ class Naive:
             return 0
         if isinstance(command, MassCancel):
             return self.mass_cancel(command)
+        if isinstance(command, SetLimit):
+            self.say(ReportKind.LIMIT_SET, command.account << 40, command.value, 0, 0, 0, number, command.limit)
+            return 0
         if number not in self.defined:
             return Reason.UNKNOWN_INSTRUMENT
         if isinstance(command, SetTradingState):

@@ -81,6 +81,7 @@ def test_the_known_layouts_are_found():
         "MASS_CANCEL",
         "DEFINE_INSTRUMENT",
         "SET_TRADING_STATE",
+        "SET_LIMIT",
         "REPORT",
         "RECORD",
         "SNAPSHOT_HEADER",
@@ -144,7 +145,7 @@ def assert_struct_is_table(struct: Struct, rows: list[Row]) -> None:
 
 def test_a_command_of_16_bytes_is_the_first_half_of_the_shape():
     """WIRE-2: instrument and identity stand at one place in every command, and kind is the first byte (WIRE-3)."""
-    commands = ["NEW_ORDER", "CANCEL_ORDER", "MASS_CANCEL", "DEFINE_INSTRUMENT", "SET_TRADING_STATE"]
+    commands = ["NEW_ORDER", "CANCEL_ORDER", "MASS_CANCEL", "DEFINE_INSTRUMENT", "SET_TRADING_STATE", "SET_LIMIT"]
 
     for name in commands:
         places = {row.name: (row.offset, row.size, row.type) for row in LAYOUTS[name]}

@@ -933,3 +933,45 @@ def test_a_mass_cancel_works_in_every_state_and_succeeds_with_nothing(play, stat
         mass-cancel on 1            -> mass-canceled 0 on 1
         mass-cancel all             -> mass-canceled 0 all
     """)
+
+
+LIMITS = [
+    "kill 1",
+    "kill 0 account 7",
+    "kill 1 on 1",
+    "kill 1 on 9",
+    "max-quantity 1",
+    "max-notional 1 account 7",
+    "collar 1 on 1",
+    "max-open-orders 1 account 7",
+    "max-exposure 4611686018427387903 account 8388607",
+    "order-rate 1",
+    "cancel-rate 1",
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_changes_nothing_and_is_repeated(play, limit: str):
+    """LIMIT-1: what it would forbid goes on, whether the instrument is defined or not, and the snapshot forgets it."""
+    before = "buy #7/1 10 @ 100 -> new #7/1 10 @ 100"
+    after = """
+        buy  #7/2 10 @ 101          -> new #7/2 10 @ 101
+        sell #7/3 5 @ 1             -> new #7/3 5 @ 1; trade #7/3 5 @ 101 with #7/2
+        cancel #7/2                 -> canceled #7/2 5 @ 101
+        book 1                      -> bid 100: #7/1 10
+    """
+
+    with_one = play(f"{before}\nlimit {limit} -> limit-set {limit}\n{after}")
+    without = play(f"{before}\ncancel #99 -> cancel-rejected #99 unknown-order\n{after}")
+
+    assert with_one.snapshot() == without.snapshot()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_limit_is_repeated_in_every_state(play, state: str):
+    """LIMIT-1."""
+    play(f"""
+        state 1 {state}         -> state-changed 1 {state}
+        limit collar 50 on 1    -> limit-set collar 50 on 1
+        limit kill 1 on 1       -> limit-set kill 1 on 1
+    """)

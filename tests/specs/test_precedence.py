@@ -36,8 +36,8 @@ BID, ASK = 100, 200  # in every book
 STATES: Final = {1: "open", 2: "halted", 3: "pre-open"}
 BANDS: Final = {1: (-1000, 1000), 2: (0, 1000), 3: (0, 1000)}
 
-NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE = range(1, 7)
-SIZES: Final = {1: 32, 2: 16, 3: 32, 4: 16, 5: 32, 6: 16}
+NEW_ORDER, CANCEL_ORDER, REPLACE_ORDER, MASS_CANCEL, DEFINE_INSTRUMENT, SET_TRADING_STATE, SET_LIMIT = range(1, 8)
+SIZES: Final = {1: 32, 2: 16, 3: 32, 4: 16, 5: 32, 6: 16, 7: 32}
 
 
 class Sent(NamedTuple):
@@ -63,6 +63,8 @@ def reasons(sent: Sent) -> set[Reason]:
     found = {Reason.MALFORMED} if (sent.envelope_kind, sent.size) != (sent.kind, SIZES[sent.kind]) else set()
     if sent.kind in (NEW_ORDER, REPLACE_ORDER):
         return found | order_reasons(sent, new=sent.kind == NEW_ORDER)
+    if sent.kind == SET_LIMIT:
+        return found | limit_reasons(sent)
     if sent.b or sent.c or (sent.kind != DEFINE_INSTRUMENT and (sent.price or sent.quantity or sent.display)):
         found.add(Reason.MALFORMED)
     if sent.kind == MASS_CANCEL:
@@ -153,9 +155,26 @@ def definition_reasons(sent: Sent) -> set[Reason]:
     return {reason for reason, applies in wrong.items() if applies}
 
 
+def limit_reasons(sent: Sent) -> set[Reason]:
+    """Return what applies to a limit: 1 is a kill, 4 a collar, 3 and 6 are of ticks times lots."""
+    known = 1 <= sent.a <= 8
+    greatest = {1: 1, 4: 2**40 - 1, 3: 2**62 - 1, 6: 2**62 - 1}.get(sent.a, 2**31 - 1)
+    wrong = {
+        Reason.MALFORMED: bool(sent.b or sent.c or sent.quantity or sent.display),
+        Reason.BAD_INSTRUMENT: sent.instrument > INSTRUMENT_MAX
+        or (known and sent.a not in (1, 4) and sent.instrument != 0),
+        Reason.BAD_ACCOUNT: not 0 <= sent.ident <= ACCOUNT_MAX
+        or (sent.a == 4 and sent.ident != 0)
+        or (sent.a == 1 and sent.instrument != 0 and sent.ident != 0),
+        Reason.BAD_LIMIT: not known,
+        Reason.BAD_VALUE: known and not 0 <= sent.price <= greatest,
+    }
+    return {reason for reason, applies in wrong.items() if applies}
+
+
 # For each kind: commands to start from, what each place may be changed to, in how many places at once, and how many
 # pairs of reasons meet then.
-ENVELOPES: Final = {"size": [16, 32], "envelope_kind": [1, 2, 3, 4, 5, 6], "kind": [9]}
+ENVELOPES: Final = {"size": [16, 32], "envelope_kind": [1, 2, 3, 4, 5, 6, 7], "kind": [9]}
 PRICES: Final = [200, 100, 101, 1005, 1006, 201, 1099511627775, 1099511627776, 2**63 - 1, -(2**63), 0]
 ORDERS: Final = ENVELOPES | {
     "a": [0, 1, 2, 3],
@@ -219,6 +238,14 @@ CHANGES: Final[dict[int, tuple[list[Sent], dict[str, list[int]], int, int]]] = {
         | {"price": [1], "quantity": [1], "display": [1]},
         3,
         6,
+    ),
+    SET_LIMIT: (
+        [Sent(7, 32, 7, 1, 0, 0, 0, 7, 1, 0, 0), Sent(7, 32, 7, 4, 0, 0, 9, 0, 1, 0, 0)],
+        ENVELOPES
+        | {"a": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 255], "b": [1], "c": [1], "instrument": [0, 9, 2**20]}
+        | {"ident": [0, 7, -1, 2**23], "price": [-1, 2, 2**31, 2**40, 2**62], "quantity": [1], "display": [1]},
+        3,
+        9,
     ),
 }
 

@@ -20,6 +20,7 @@ from ferrox.messages import (
     MassCancel,
     NewOrder,
     ReplaceOrder,
+    SetLimit,
     SetTradingState,
     unpack_reports,
 )
@@ -32,6 +33,7 @@ from ferrox.terms import (
     PRICE_MAX,
     QUANTITY_MAX,
     TICK_MAX,
+    Limit,
     Reason,
     ReportKind,
 )
@@ -52,6 +54,7 @@ CANCEL: Final = CancelOrder(instrument=1, order_id=1)
 MASS: Final = MassCancel(scope=3, instrument=1, account=0)
 DEFINE: Final = DefineInstrument(state=2, instrument=4, band_low=0, band_high=10, tick=1, lot=1)
 STATE: Final = SetTradingState(state=3, instrument=1)
+LIMIT: Final = SetLimit(limit=2, instrument=0, account=7, value=500)
 
 REJECTED_AS: Final = {2: ReportKind.CANCEL_REJECTED, 3: ReportKind.REPLACE_REJECTED}
 
@@ -79,7 +82,7 @@ def first_fault(engine: Engine, frame: bytes, *, kind: int | None = None, size: 
     if not reason or reports[0].kind not in (6, 7, 8):
         return Reason.NONE
     after = unpack_state(engine.snapshot())
-    order_id = 0 if frame[0] in (4, 5, 6) else int.from_bytes(frame[8:16], "little", signed=True)
+    order_id = 0 if frame[0] in (4, 5, 6, 7) else int.from_bytes(frame[8:16], "little", signed=True)
     assert after == before._replace(sequence=after.sequence, time_ns=after.time_ns)
     assert [report.order_id for report in reports] == [order_id]
     assert [report.instrument for report in reports] == [int.from_bytes(frame[4:8], "little")]
@@ -96,7 +99,7 @@ def faults(world: Callable[..., Engine], *commands: Command, **capacity: int) ->
 
 
 def test_the_valid_frames_are_in_order(world):
-    assert faults(world, NEW, REPLACE, CANCEL, MASS, DEFINE, STATE) == {Reason.NONE}
+    assert faults(world, NEW, REPLACE, CANCEL, MASS, DEFINE, STATE, LIMIT) == {Reason.NONE}
 
 
 # ------------------------------------------------------------------------------------------------------- decode
@@ -104,13 +107,13 @@ def test_the_valid_frames_are_in_order(world):
 
 def test_an_unknown_kind_is_told(world):
     """REJECT-1, WIRE-3: in both sizes."""
-    known = range(1, 7)
+    known = range(1, 8)
 
     for kind in {*range(256)} - {*known, 254, 255}:
         for size in (16, 32):
             frame = bytes([kind, *NEW.pack()[1:size]])
             assert frame_fault(frame) == Reason.UNKNOWN_KIND
-    for kind in (0, 7, 128, 253):
+    for kind in (0, 8, 128, 253):
         assert first_fault(world(), bytes([kind, *NEW.pack()[1:]])) == Reason.UNKNOWN_KIND
     assert all(frame_fault(bytes([kind]) + bytes(15)) != Reason.UNKNOWN_KIND for kind in known)
 
@@ -120,14 +123,14 @@ def test_an_empty_frame_has_no_kind():
     assert frame_fault(b"") == Reason.UNKNOWN_KIND
 
 
-@pytest.mark.parametrize("command", [NEW, REPLACE, CANCEL, MASS, DEFINE, STATE])
+@pytest.mark.parametrize("command", [NEW, REPLACE, CANCEL, MASS, DEFINE, STATE, LIMIT])
 def test_another_size_or_kind_in_the_envelope_is_malformed(world, command: Command):
     """REJECT-2."""
     frame = command.pack()
 
     for size in {0, 1, 15, 16, 17, 31, 32, 33, 255} - {len(frame)}:
         assert first_fault(world(), frame, size=size) == Reason.MALFORMED
-    for kind in {0, 1, 2, 3, 4, 5, 6, 7, 253} - {frame[0]}:
+    for kind in {0, 1, 2, 3, 4, 5, 6, 7, 8, 253} - {frame[0]}:
         assert first_fault(world(), frame, kind=kind) == Reason.MALFORMED
     for size in {1, 15, 17, 31, 33, 64, 48 - len(frame)}:
         assert frame_fault(frame.ljust(size, b"\0")[:size]) == Reason.MALFORMED
@@ -192,6 +195,15 @@ def test_an_instrument_is_within_its_limit_and_0_where_none_is_asked_for(world):
     assert faults(world, MassCancel(2, 1, 0), MassCancel(4, 1, 0)) == {Reason.BAD_INSTRUMENT}
     assert faults(world, MassCancel(2, 0, 0), MassCancel(4, 0, 0)) == {Reason.NONE}
     assert faults(world, MassCancel(9, INSTRUMENT_MAX + 1, 0)) == {Reason.BAD_INSTRUMENT}
+    for limit in range(256):
+        takes_one = limit in (Limit.KILL, Limit.COLLAR) or limit not in list(Limit)
+        least = INSTRUMENT_MAX + 1 if takes_one else 1
+        for number in (least, INSTRUMENT_MAX + 1, 2**32 - 1):
+            assert frame_fault(SetLimit(limit, number, -1, -1).pack()) == Reason.BAD_INSTRUMENT
+        assert frame_fault(SetLimit(limit, least - 1, 0, 0).pack()) in (Reason.NONE, Reason.BAD_LIMIT)
+    assert faults(world, *(SetLimit(limit, 2**20, 0, 0) for limit in range(10))) == {Reason.BAD_INSTRUMENT}
+    assert faults(world, *(SetLimit(limit, 1, 0, 0) for limit in (2, 3, 5, 6, 7, 8))) == {Reason.BAD_INSTRUMENT}
+    assert faults(world, *(SetLimit(limit, INSTRUMENT_MAX, 0, 0) for limit in (1, 4))) == {Reason.NONE}
 
 
 def test_an_order_id_is_positive(world):
@@ -246,6 +258,11 @@ def test_an_account_is_within_its_limits_and_0_where_none_is_asked_for(world):
     assert faults(world, *(MassCancel(3, 1, account) for account in wrong)) == {Reason.BAD_ACCOUNT}
     assert faults(world, MassCancel(1, 1, 7), MassCancel(4, 0, 7)) == {Reason.BAD_ACCOUNT}
     assert faults(world, MassCancel(2, 0, 0), MassCancel(3, 1, ACCOUNT_MAX)) == {Reason.NONE}
+    for limit in range(10):
+        assert faults(world, *(SetLimit(limit, 0, account, -1) for account in wrong)) == {Reason.BAD_ACCOUNT}
+    assert faults(world, SetLimit(4, 0, 7, 50), SetLimit(4, 1, 7, 50), SetLimit(1, 1, 7, 1)) == {Reason.BAD_ACCOUNT}
+    assert faults(world, *(SetLimit(limit, 0, ACCOUNT_MAX, 0) for limit in (1, 2, 3, 5, 6, 7, 8))) == {Reason.NONE}
+    assert faults(world, *(SetLimit(limit, 0, 0, 0) for limit in Limit)) == {Reason.NONE}
 
 
 def test_a_tick_is_within_its_limits(world):
@@ -276,14 +293,36 @@ def test_a_trading_state_is_one_of_four(world):
         assert faults(world, *(command._replace(state=number) for number in (1, 2, 3, 4))) == {Reason.NONE}
 
 
+def test_a_limit_is_one_of_eight(world):
+    """REJECT-17: beside an unknown limit, an instrument and an account within their ranges are in order."""
+    places = [(0, 0), (INSTRUMENT_MAX, 0), (0, ACCOUNT_MAX), (INSTRUMENT_MAX, ACCOUNT_MAX)]
+
+    for limit in (0, 9, 128, 255):
+        unknown = [SetLimit(limit, instrument, account, -1) for instrument, account in places]
+        assert faults(world, *unknown) == {Reason.BAD_LIMIT}
+    assert faults(world, *(SetLimit(limit, 0, 0, 1) for limit in range(1, 9))) == {Reason.NONE}
+
+
+@pytest.mark.parametrize("limit", Limit)
+def test_the_value_of_a_limit_is_within_its_range(world, limit: Limit):
+    """REJECT-18."""
+    bits = {Limit.KILL: 1, Limit.COLLAR: 40, Limit.MAX_NOTIONAL: 62, Limit.MAX_EXPOSURE: 62}.get(limit, 31)
+    command = SetLimit(limit, 0, 0, 0)
+
+    wrong = [2**bits, 2**bits + 1, 2**63 - 1, -1, -(2**62), -(2**63)]
+    assert faults(world, *(command._replace(value=value) for value in wrong)) == {Reason.BAD_VALUE}
+    right = [0, 1, 2**bits - 1]
+    assert faults(world, *(command._replace(value=value) for value in right)) == {Reason.NONE}
+
+
 # -------------------------------------------------------------------------------------------------------- apply
 
 
 def test_an_instrument_that_is_not_defined_is_told(world):
-    """REJECT-32: DefineInstrument excepted."""
+    """REJECT-32: DefineInstrument and SetLimit excepted."""
     for command in (NEW, REPLACE, CANCEL, MASS, MASS._replace(scope=1), STATE):
         assert faults(world, command._replace(instrument=9)) == {Reason.UNKNOWN_INSTRUMENT}
-    assert faults(world, DEFINE._replace(instrument=9)) == {Reason.NONE}
+    assert faults(world, DEFINE._replace(instrument=9), SetLimit(4, 9, 0, 50)) == {Reason.NONE}
 
 
 def test_a_state_that_does_not_take_the_command_is_told(world):

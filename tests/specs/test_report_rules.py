@@ -119,12 +119,18 @@ FIELDS = [
     ("state 3 halted", [Report(24, 0, 0, 0, 0, 0, 3, 11, 3, 0, LAST)]),
     ("raw 09ffffff030000000500000000000000", [Report(25, 5, 0, 0, 0, 0, 3, 6, 0, 1, LAST)]),
     ("raw 04090000030000000500000000000000", [Report(26, 0, 0, 0, 0, 0, 3, 6, 0, 11, LAST)]),
-    ("raw 02000001ffffffffffffffffffffffff", [Report(27, -1, 0, 0, 0, 0, 2**32 - 1, 7, 0, 2, LAST)]),
+    (
+        "limit max-notional 4611686018427387903 account 8388607",
+        [Report(27, 8388607 << 40, 2**62 - 1, 0, 0, 0, 0, 12, 3, 0, LAST)],
+    ),
+    ("limit kill 1 on 9", [Report(28, 0, 1, 0, 0, 0, 9, 12, 1, 0, LAST)]),
+    ("limit collar 5 account 8 on 3", [Report(29, 0, 0, 0, 0, 0, 3, 6, 0, 12, LAST)]),
+    ("raw 02000001ffffffffffffffffffffffff", [Report(30, -1, 0, 0, 0, 0, 2**32 - 1, 7, 0, 2, LAST)]),
 ]
 
 
 def test_the_fields_of_every_kind_of_report(make):
-    """REPORT-3, REPORT-4, REPORT-5: all eleven kinds, every field of each."""
+    """REPORT-3, REPORT-4, REPORT-5: all twelve kinds, every field of each."""
     engine = make()
 
     for sequence, (line, expected) in enumerate(FIELDS, 1):

@@ -4,8 +4,20 @@ import re
 from pathlib import Path
 
 from ferrox import terms
+from ferrox.decode import LIMIT_TAKES
 from ferrox.messages import FRAME_SIZE, REPORT_SIZE
-from ferrox.terms import CommandKind, Reason, ReportFlag, ReportKind, Scope, SelfTrade, Side, TimeInForce, TradingState
+from ferrox.terms import (
+    CommandKind,
+    Limit,
+    Reason,
+    ReportFlag,
+    ReportKind,
+    Scope,
+    SelfTrade,
+    Side,
+    TimeInForce,
+    TradingState,
+)
 
 SPECS = Path(__file__).parents[2] / "specs"
 
@@ -88,6 +100,7 @@ def test_the_values_of_fields_are_those_of_the_wire_page():
     assert numbered(sentence("wire.md", "`state`:")) == members(TradingState)
     scopes = sentence("wire.md", "`scope`:").replace("account in instrument", "account-in-instrument")
     assert numbered(scopes) == members(Scope)
+    assert numbered(sentence("wire.md", "`limit`:")) == members(Limit)
     assert "bit 0 market, bit 1 post-only, bit 2 slide, bits 4 to 6 the self-trade mode" in text("wire.md")
     assert [int(flag) for flag in terms.OrderFlag] == [1, 2, 4]
     assert (terms.SELF_TRADE_SHIFT, terms.SELF_TRADE_MASK) == (4, 0b111 << 4)
@@ -112,6 +125,18 @@ def test_the_limits_are_the_constants():
     assert figures("LIM-8") == [terms.INSTRUMENT_CAPACITY, 1, terms.INSTRUMENT_CAPACITY_MAX]
     assert terms.ACCOUNT_MAX.bit_length() + terms.ACCOUNT_SHIFT == terms.ORDER_ID_MAX.bit_length()
     assert terms.REFERENCE_MAX == 2**terms.ACCOUNT_SHIFT - 1
+
+
+def test_the_limits_of_the_risk_page_are_the_terms_with_their_ranges():
+    """REJECT-18: each limit, what it is for and the greatest value, as decoding has them."""
+    page = text("risk.md").split("The limits that a SetLimit sets:")[1]
+    rows = re.findall(r"^\| ([A-Z_]+) \| (\d) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+
+    assert {name: int(number) for name, number, _, _ in rows} == members(Limit)
+    for name, number, named, values in rows:
+        found = re.search(r"0 \.\. 2\^(\d+)-1", values)
+        greatest = 2 ** int(found[1]) - 1 if found else 1
+        assert LIMIT_TAKES[int(number)] == ("instrument" in named, "account" in named, greatest), name
 
 
 def test_the_sum_of_all_leaves_fits_in_58_bits():

@@ -17,6 +17,7 @@ VECTORS = Path(__file__).parents[2] / "specs" / "vectors"
 TABLE = json.loads((VECTORS / "vectors.json").read_text("utf-8"))
 CAPACITY = Capacity(TABLE["order_capacity"], TABLE["instrument_capacity"])
 FAMILIES = [
+    "limits",
     "many-instruments",
     "mass-cancel",
     "matching",

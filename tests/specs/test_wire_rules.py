@@ -20,6 +20,7 @@ VALID = {
     "MASS_CANCEL": parse_command("mass-cancel on 1"),
     "DEFINE_INSTRUMENT": parse_command("instrument 1 tick 1 lot 1 band 0 1 open"),
     "SET_TRADING_STATE": parse_command("state 1 open"),
+    "SET_LIMIT": parse_command("limit kill 1 account 7"),
 }
 
 
@@ -53,7 +54,7 @@ def test_reports_are_48_bytes(make):
     """WIRE-1."""
     reports = apply_all(make(), to_records(VALID.values()))
 
-    assert len(reports) == 5 * REPORT_SIZE == 5 * 48
+    assert len(reports) == 6 * REPORT_SIZE == 6 * 48
 
 
 def test_a_command_of_16_bytes_reads_as_if_zeros_followed(make):
@@ -101,15 +102,15 @@ def test_a_reserved_bit_that_is_set_is_rejected(bit: int, make):
 
 
 def test_every_reserved_byte_is_known():
-    """WIRE-4: three of a cancel, two and two of a mass cancel and a definition, two and eight of a state."""
-    assert len(reserved()) == 3 + 2 + 2 + 2 + 8
+    """WIRE-4: three of a cancel, two of a mass cancel and a definition each, two and eight of a state and a limit."""
+    assert len(reserved()) == 3 + 2 + 2 + 2 + 8 + 2 + 8
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16) | st.binary(min_size=32, max_size=32), min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_any_bytes_are_answered_with_a_reason_and_never_an_exception(make_all, frames: list[bytes]):
     """WIRE-5: kinds are drawn low, so that most frames get past the first check."""
-    frames = [bytes([frame[0] % 8]) + frame[1:] for frame in frames]
+    frames = [bytes([frame[0] % 9]) + frame[1:] for frame in frames]
     answers = [unpack_reports(apply_all(engine, to_records(frames))) for engine in make_all(64, 8)]
 
     for reports in answers:

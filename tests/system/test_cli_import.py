@@ -71,18 +71,21 @@ def test_three_columns_are_enough(tmp_path):
 def test_every_column_and_every_command_has_its_meaning(tmp_path):
     text = """\
 # orders of a day
-command,side,order_id,account,price,quantity,time_in_force,flags,self_trade,instrument,time_ns,tick,lot,band_low,band_high,state
-instrument,,,,,,,,,3,10,5,10,-100,100,pre-open
-state,,,,,,,,,3,20,,,,,open
-new,B,1,7,-15,20,,post-only slide,decrement,3,30,,,,,
-,sell,8/2,,,10,fok,market,,3,30,,,,,
-replace,buy,#1,7,-20,30,gtc,,Cancel_Taker,3,40,,,,,
+command,side,order_id,account,price,quantity,time_in_force,flags,self_trade,instrument,time_ns,tick,lot,band_low,band_high,state,limit,value
+instrument,,,,,,,,,3,10,5,10,-100,100,pre-open,,
+state,,,,,,,,,3,20,,,,,open,,
+new,B,1,7,-15,20,,post-only slide,decrement,3,30,,,,,,,
+,sell,8/2,,,10,fok,market,,3,30,,,,,,,
+replace,buy,#1,7,-20,30,gtc,,Cancel_Taker,3,40,,,,,,,
 
-cancel,,1,7,,,,,,3,50,,,,,
-mass-cancel,,,,,,,,,3,60,,,,,
-mass-cancel,,,7,,,,,,,60,,,,,
-mass-cancel,,,0,,,,,,3,60,,,,,
-mass-cancel,,,,,,,,,,60,,,,,
+cancel,,1,7,,,,,,3,50,,,,,,,
+mass-cancel,,,,,,,,,3,60,,,,,,,
+mass-cancel,,,7,,,,,,,60,,,,,,,
+mass-cancel,,,0,,,,,,3,60,,,,,,,
+mass-cancel,,,,,,,,,,60,,,,,,,
+limit,,,7,,,,,,,60,,,,,,Max_Quantity,500
+limit,,,,,,,,,9,60,,,,,,collar,50
+limit,,,,,,,,,,60,,,,,,kill,0
 """
     assert imported(text, tmp_path) == [
         "instrument 3 tick 5 lot 10 band -100 100 pre-open",
@@ -95,9 +98,12 @@ mass-cancel,,,,,,,,,,60,,,,,
         "mass-cancel account 7",
         "mass-cancel account 0 on 3",
         "mass-cancel all",
+        "limit max-quantity 500 account 7",
+        "limit collar 50 on 9",
+        "limit kill 0",
     ]
     times = [RECORD.unpack(record)[3] for batch in read(tmp_path / "new") for record in split(batch)]
-    assert times[:-1] == [10, 20, 30, 30, 40, 50, 60, 60, 60, 60]
+    assert times[:-1] == [10, 20, 30, 30, 40, 50, *[60] * 7]
 
 
 @pytest.mark.parametrize("row", ['buy, "100", 5', '"buy" ,"100","5"', ' "buy","100" , 5 ', 'buy,100,"5"'])
@@ -251,6 +257,11 @@ def test_a_wrong_cell_is_told_with_line_column_value_and_what_could_stand_there(
         ("command,state", "state,ajar", "state"),
         ("command,state", "state,", "state"),
         ("command,time_in_force", "replace,ioc", "time_in_force"),
+        ("command,limit", "limit,speed", "limit"),
+        ("command,limit,value", "limit,kill,", "value"),
+        ("command,limit,value", "limit,kill,2", "value"),
+        ("command,limit,value,instrument", "limit,order-rate,2,1", "instrument"),
+        ("command,limit,value,account", "limit,collar,2,7", "account"),
     ],
 )
 def test_every_column_is_checked(columns, row, column, refuse):

@@ -19,7 +19,7 @@ import ferrox as fx
 from ferrox import columns
 from ferrox.columns import COLUMNS, KIND_WORDS, REASON_WORDS, SIDE_WORDS, join, term_of
 from ferrox.messages import COMMAND_DTYPE, REPORT_DTYPE, Report
-from ferrox.terms import Reason, ReportKind, Scope, Side, TimeInForce, TradingState
+from ferrox.terms import Limit, Reason, ReportKind, Scope, Side, TimeInForce, TradingState
 
 FRAMES = b"".join(
     report.pack()
@@ -107,6 +107,18 @@ def test_every_field_is_a_column(reports):
     for name in COLUMNS:
         assert getattr(reports, name).tolist() == [getattr(report, name) for report in reports]
     assert reports.account.tolist() == [0, 0, 7, 7, 0, 7, 0, 0]
+
+
+def test_a_limit_is_told_by_its_word_and_its_value_is_no_order():
+    limit = Report(1, 7 << 40, 9 << 40 | 1, 0, 0, 0, 0, ReportKind.LIMIT_SET, Limit.MAX_NOTIONAL, 0, 0x80)
+    reports = fx.Reports(limit.pack())
+
+    assert pl.DataFrame(reports).rows() == [
+        (1, 7 << 40, 9 << 40 | 1, 0, 0, 0, 0, "limit-set", "max-notional", None, 128)
+    ]
+    assert [len(reports.where(account=account)) for account in (7, 9)] == [1, 0]
+    assert len(reports.where(order_id=9 << 40 | 1)) == 0
+    assert len(reports.where(side=3)) == 0
 
 
 def test_numpy_takes_reports_for_an_array(reports):

@@ -10,6 +10,7 @@ from ferrox.messages import (
     MassCancel,
     NewOrder,
     ReplaceOrder,
+    SetLimit,
     SetTradingState,
 )
 from ferrox.terms import Reason
@@ -20,10 +21,11 @@ CANCEL = CancelOrder(instrument=1, order_id=1)
 MASS = MassCancel(scope=3, instrument=1, account=1)
 DEFINE = DefineInstrument(state=2, instrument=1, band_low=0, band_high=9, tick=1, lot=1)
 STATE = SetTradingState(state=2, instrument=1)
+LIMIT = SetLimit(limit=1, instrument=1, account=0, value=1)
 
 
 @pytest.mark.parametrize(
-    "command", [NEW, REPLACE, CANCEL, MASS, DEFINE, STATE], ids=lambda command: type(command).__name__
+    "command", [NEW, REPLACE, CANCEL, MASS, DEFINE, STATE, LIMIT], ids=lambda command: type(command).__name__
 )
 def test_a_good_command_has_no_fault(command: Command):
     assert frame_fault(command.pack()) == 0
@@ -44,6 +46,10 @@ def test_a_good_command_has_no_fault(command: Command):
         MassCancel(4, 0, 0),
         DEFINE._replace(band_low=1 - 2**40, band_high=2**40 - 1, tick=2**31 - 1, lot=2**31 - 1, state=4),
         DEFINE._replace(band_low=7, band_high=7),
+        SetLimit(1, 0, 2**23 - 1, 1),
+        SetLimit(3, 0, 2**23 - 1, 2**62 - 1),
+        SetLimit(4, 2**20 - 1, 0, 2**40 - 1),
+        SetLimit(8, 0, 0, 2**31 - 1),
     ],
 )
 def test_a_command_at_the_limits_has_no_fault(command: Command):
@@ -112,7 +118,8 @@ def test_a_reserved_byte_of_a_cancel_is_malformed(place: int):
 
 
 @pytest.mark.parametrize(
-    ("frame", "places"), [(MASS.pack(), (2, 3)), (DEFINE.pack(), (2, 3)), (STATE.pack(), (2, 3, 8, 15))]
+    ("frame", "places"),
+    [(MASS.pack(), (2, 3)), (DEFINE.pack(), (2, 3)), (STATE.pack(), (2, 3, 8, 15)), (LIMIT.pack(), (2, 3, 24, 31))],
 )
 def test_a_reserved_byte_of_other_commands_is_malformed(frame: bytes, places: tuple[int, ...]):
     """REJECT-2, WIRE-4."""
@@ -133,14 +140,14 @@ def test_what_stands_behind_a_short_command_is_reserved():
     [
         (b"", Reason.UNKNOWN_KIND),
         (b"\0", Reason.UNKNOWN_KIND),
-        (b"\7" + bytes(15), Reason.UNKNOWN_KIND),
+        (b"\x08" + bytes(15), Reason.UNKNOWN_KIND),
         (b"\xff" * 32, Reason.UNKNOWN_KIND),
         (b"\1", Reason.MALFORMED),
         (NEW.pack()[:16], Reason.MALFORMED),
         (NEW.pack() + b"\0", Reason.MALFORMED),
         (CANCEL.pack() + bytes(16), Reason.MALFORMED),
     ],
-    ids=["empty", "zero", "seven", "ones", "one byte", "short", "long", "padded"],
+    ids=["empty", "zero", "eight", "ones", "one byte", "short", "long", "padded"],
 )
 def test_a_frame_of_any_length_has_an_answer(frame: bytes, reason: Reason):
     """WIRE-1, WIRE-5, REJECT-1, REJECT-2."""

@@ -19,6 +19,7 @@ from ferrox.messages import (
     NewOrder,
     ReplaceOrder,
     Report,
+    SetLimit,
     SetTradingState,
     unpack_reports,
 )
@@ -76,6 +77,8 @@ def random_command(rng):
     if kind < 0.91:
         scope = rng.choice((1, 2, 3, 4))
         return MassCancel(scope, instrument if scope in (1, 3) else 0, rng.randrange(3) if scope in (2, 3) else 0)
+    if kind < 0.92:
+        return SetLimit(1, 0, rng.randrange(3), rng.choice((0, 1)))
     if kind < 0.95:
         return SetTradingState(rng.choice((1, 2, 2, 2, 2, 3, 4)), instrument)
     return DefineInstrument(2, rng.choice((1, 2, 3)), 0, rng.choice((6, 8)), rng.choice((1, 2)), 1)

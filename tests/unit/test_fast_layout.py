@@ -29,9 +29,11 @@ def test_every_word_has_the_same_number_in_the_fast_engine(words):
         assert getattr(layout, name) == word, name
 
 
-def test_scopes_states_flags_and_limits_have_the_same_numbers_in_the_fast_engine():
+def test_scopes_limits_states_flags_and_ranges_have_the_same_numbers_in_the_fast_engine():
     for scope in terms.Scope:
         assert getattr(layout, f"SCOPE_{scope.name}") == scope
+    for limit in terms.Limit:
+        assert getattr(layout, f"LIMIT_{limit.name}") == limit
     assert (layout.PRE_OPEN, layout.OPEN, layout.CLOSED) == (1, 2, max(terms.TradingState))
     assert (layout.AGGRESSOR, layout.PRIORITY_KEPT, layout.SLID) == (1, 2, 4)
     assert layout.UNKNOWN_FLAGS == 0xFF ^ terms.ORDER_FLAGS ^ terms.SELF_TRADE_MASK

@@ -22,7 +22,19 @@ from ferrox.journal import Durability, Journal, Source, command_records, read, s
 from ferrox.journal.keeper import InlineKeeper, Place
 from ferrox.journal.layout import HEADER_SIZE, MARK, MARK_NAME, unpack_marks
 from ferrox.journal.storage import BACKENDS
-from ferrox.messages import COMMAND_SIZE, ENVELOPE, RECORD_DTYPE, RECORD_SIZE, CancelOrder, DefineInstrument, NewOrder
+from ferrox.messages import (
+    COMMAND_SIZE,
+    ENVELOPE,
+    RECORD_DTYPE,
+    RECORD_SIZE,
+    CancelOrder,
+    Command,
+    DefineInstrument,
+    MassCancel,
+    NewOrder,
+    SetLimit,
+    SetTradingState,
+)
 from ferrox.snapshot import write_snapshot
 from ferrox.terms import Annotation, Side, TimeInForce, TradingState
 from ferrox.testing.workload import applier
@@ -370,6 +382,9 @@ class Disk:
         self.really(file, offset, size)
 
 
+STILL_TAKEN: list[Command] = [CancelOrder(1, 1), MassCancel(4), SetTradingState(3, 1), SetLimit(1, 0, 7, 1)]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("room", range(6))
 def test_a_full_disk_takes_cancels_and_nothing_else_until_there_is_room(room, backend, tmp_path, monkeypatch):
@@ -385,7 +400,7 @@ def test_a_full_disk_takes_cancels_and_nothing_else_until_there_is_room(room, ba
     kept = 0
     with pytest.raises(DiskLow):  # noqa: PT012
         while True:
-            journal.append(cancels(1))
+            journal.append(command_records([STILL_TAKEN[kept % 4].pack()], time_ns=1))
             kept += 1
     with pytest.raises(DiskLow):
         journal.append(orders(1))

@@ -22,6 +22,7 @@ from ferrox.messages import (
     REPLACE_ORDER_DTYPE,
     REPORT,
     REPORT_DTYPE,
+    SET_LIMIT_DTYPE,
     SET_TRADING_STATE_DTYPE,
     CancelOrder,
     Command,
@@ -30,6 +31,7 @@ from ferrox.messages import (
     NewOrder,
     ReplaceOrder,
     Report,
+    SetLimit,
     SetTradingState,
     unpack_command,
     unpack_reports,
@@ -47,6 +49,7 @@ commands = st.one_of(
     st.builds(MassCancel, u8, u32, i64),
     st.builds(DefineInstrument, u8, u32, i64, i64, u32, u32),
     st.builds(SetTradingState, u8, u32),
+    st.builds(SetLimit, u8, u32, i64, i64),
 )
 reports = st.builds(Report, i64, i64, i64, i64, u32, u32, u32, u8, u8, u8, u8)
 
@@ -57,6 +60,7 @@ DTYPES = {
     MassCancel: MASS_CANCEL_DTYPE,
     DefineInstrument: DEFINE_INSTRUMENT_DTYPE,
     SetTradingState: SET_TRADING_STATE_DTYPE,
+    SetLimit: SET_LIMIT_DTYPE,
 }
 
 
@@ -117,7 +121,7 @@ def test_a_command_of_16_bytes_reads_in_the_common_shape_with_zeros_behind():
 def test_frames_have_the_sizes_of_the_specification():
     """WIRE-1."""
     assert (COMMAND.size, HALF.size, REPORT.size, ENVELOPE.size, RECORD.size) == (32, 16, 48, 32, 64)
-    assert FRAME_SIZE == {1: 32, 2: 16, 3: 32, 4: 16, 5: 32, 6: 16}
+    assert FRAME_SIZE == {1: 32, 2: 16, 3: 32, 4: 16, 5: 32, 6: 16, 7: 32}
     assert COMMAND_DTYPE.itemsize == 32
     assert RECORD_DTYPE.itemsize == 64
 

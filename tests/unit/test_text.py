@@ -15,6 +15,7 @@ from ferrox.messages import (
     NewOrder,
     ReplaceOrder,
     Report,
+    SetLimit,
     SetTradingState,
 )
 from ferrox.terms import Reason, ReportFlag, ReportKind, Scope, Side, compose_order_id
@@ -52,6 +53,16 @@ EXAMPLES: list[tuple[str, Command]] = [
         DefineInstrument(1, 2, -(2**40) + 1, 9, 5, 10),
     ),
     ("state 1 halted", SetTradingState(3, 1)),
+    ("limit kill 1 account 7", SetLimit(1, 0, 7, 1)),
+    ("limit kill 1 on 3", SetLimit(1, 3, 0, 1)),
+    ("limit kill 0", SetLimit(1, 0, 0, 0)),
+    ("limit max-quantity 500 account 7", SetLimit(2, 0, 7, 500)),
+    ("limit max-notional 4611686018427387903", SetLimit(3, 0, 0, 2**62 - 1)),
+    ("limit collar 50 on 1", SetLimit(4, 1, 0, 50)),
+    ("limit max-open-orders 9", SetLimit(5, 0, 0, 9)),
+    ("limit max-exposure -9223372036854775808", SetLimit(6, 0, 0, -(2**63))),
+    ("limit order-rate 2 account -1 on 4294967295", SetLimit(7, 2**32 - 1, -1, 2)),
+    ("limit cancel-rate 0 account 8388608", SetLimit(8, 0, 2**23, 0)),
 ]
 
 # What canonical lines leave out may be said as well.
@@ -61,6 +72,7 @@ LONGER = [
     ("sell #1 1 market ioc", "sell #1 1 market"),
     ("cancel #7696581394433 on 1", "cancel #7/1"),
     ("raw 02000000010000000100000000000000", "cancel #1"),
+    ("limit kill 1 account 0 on 0", "limit kill 1"),
 ]
 
 # Frames of which a field has no word, or a place that no line names is set.
@@ -79,6 +91,10 @@ UNSAYABLE = [
     MassCancel(9).pack(),
     DefineInstrument(0, 1, 0, 1, 1, 1).pack(),
     SetTradingState(5, 1).pack(),
+    SetLimit(0, 0, 0, 0).pack(),
+    SetLimit(9, 0, 0, 0).pack(),
+    COMMAND.pack(7, 1, 0, 0, 0, 0, 1, 0, 1),
+    HALF.pack(7, 1, 0, 0, 0, 0),
     HALF.pack(2, 0, 0, 1, 1, 1),
     HALF.pack(6, 1, 0, 0, 1, 1),
     HALF.pack(1, 1, 1, 0, 1, 1),
@@ -150,7 +166,7 @@ def test_only_16_and_32_bytes_are_a_frame(size: int):
 
 
 WRONG = [
-    ("", None, "buy or sell or cancel or replace or mass-cancel or instrument or state or raw"),
+    ("", None, "buy or sell or cancel or replace or mass-cancel or instrument or state or limit or raw"),
     ("bye #1 10 @ 100", "bye", "buy or sell or cancel"),
     ("Buy #1 10 @ 100", "Buy", "buy or sell"),
     ("buy 1 10 @ 100", "1", "an order id (#ID or #ACCOUNT/REFERENCE)"),
@@ -194,6 +210,11 @@ WRONG = [
     ("instrument 1 lot 1", "lot", "tick"),
     ("instrument 1 tick 1 lot 1 band 0 1", None, "pre-open or open or halted or closed"),
     ("state 1 OPEN", "OPEN", "pre-open or open or halted or closed"),
+    ("limit", None, "kill or max-quantity or max-notional or collar or max-open-orders or max-exposure or order-rate"),
+    ("limit kill", None, "a value (-9223372036854775808 .. 9223372036854775807)"),
+    ("limit kill 1 account", None, "an account"),
+    ("limit kill 1 on 1 account 7", "account", "the end of the line"),
+    ("limit kill 1 all", "all", "account or on or the end of the line"),
     ("raw", None, "a frame of 32 or 64 hexadecimal digits"),
     ("raw 00", "00", "a frame of 32 or 64 hexadecimal digits"),
     ("raw " + "0g" * 16, "0g" * 16, "a frame"),
@@ -295,6 +316,10 @@ REPORTS = [
         "instrument-defined 1 tick 5 lot 10 band -100 200 open",
         Report(1, 0, 200, -100, 5, 10, 1, ReportKind.INSTRUMENT_DEFINED, 2, 0, 0),
     ),
+    ("limit-set max-quantity 500 account 7", Report(1, 7 << 40, 500, 0, 0, 0, 0, ReportKind.LIMIT_SET, 2, 0, 0)),
+    ("limit-set kill 1 on 1", Report(1, 0, 1, 0, 0, 0, 1, ReportKind.LIMIT_SET, 1, 0, 0)),
+    ("limit-set kill 0", Report(1, 0, 0, 0, 0, 0, 0, ReportKind.LIMIT_SET, 1, 0, 0)),
+    ("limit-set 9 1 account 7 on 3", Report(1, 7 << 40, 1, 0, 0, 0, 3, ReportKind.LIMIT_SET, 9, 0, 0)),
     ("state-changed 1 pre-open", Report(1, 0, 0, 0, 0, 0, 1, ReportKind.STATE_CHANGED, 1, 0, 0)),
 ]
 

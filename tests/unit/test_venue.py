@@ -30,12 +30,13 @@ from ferrox.messages import (
     NewOrder,
     ReplaceOrder,
     Report,
+    SetLimit,
     SetTradingState,
 )
 from ferrox.reference.engine import ReferenceEngine
 from ferrox.snapshot import read_snapshot
 from ferrox.state import unpack_state
-from ferrox.terms import Reason, ReportKind, Scope, SelfTrade, Side, TimeInForce, TradingState
+from ferrox.terms import Limit, Reason, ReportKind, Scope, SelfTrade, Side, TimeInForce, TradingState
 from ferrox.text import format_report
 
 SMALL: Any = {"orders": 64, "instruments": 8}
@@ -91,7 +92,19 @@ def test_each_method_is_one_command(venue):
     assert lines(venue.define(2, tick=5, lot=10, band=(0, 50), state=TradingState.HALTED)) == (
         "instrument-defined 2 tick 5 lot 10 band 0 50 halted"
     )
-    assert venue.sequence == 9
+    assert lines(venue.set_limit("max_quantity", 500, account=7)) == "limit-set max-quantity 500 account 7"
+    assert lines(venue.set_limit(Limit.KILL, True, instrument=2)) == "limit-set kill 1 on 2"
+    assert venue.sequence == 11
+
+
+def test_a_limit_is_about_no_order_and_moves_no_book(venue):
+    venue.buy(5, 100, account=7)
+    before = venue.orders()
+
+    result = venue.set_limit("order-rate", 3, account=7)
+
+    assert (bool(result), result.order_id, result.leaves) == (True, 0, 0)
+    assert venue.orders() == before
 
 
 def test_calls_typed_commands_and_frames_make_the_same_records():
@@ -109,6 +122,8 @@ def test_calls_typed_commands_and_frames_make_the_same_records():
     calls.mass_cancel(instrument=3)
     calls.mass_cancel(account=2)
     calls.mass_cancel(instrument=3, account=2)
+    calls.set_limit("kill", 1, instrument=3)
+    calls.set_limit(5, np.int64(9), account=np.int64(2))
     account = 2 << 40
     commands: list[Command] = [
         DefineInstrument(TradingState.PRE_OPEN, 3, -5, 500, 1, 1),
@@ -123,6 +138,8 @@ def test_calls_typed_commands_and_frames_make_the_same_records():
         MassCancel(Scope.INSTRUMENT, 3),
         MassCancel(Scope.ACCOUNT, 0, 2),
         MassCancel(Scope.ACCOUNT_IN_INSTRUMENT, 3, 2),
+        SetLimit(Limit.KILL, 3, 0, 1),
+        SetLimit(Limit.MAX_OPEN_ORDERS, 0, 2, 9),
     ]
     types, frames = fx.Venue(by_types), fx.Venue(by_frames)
 
@@ -161,6 +178,8 @@ def test_whatever_fits_the_wire_comes_back_as_a_rejection(venue):
         Reason.UNKNOWN_ORDER: venue.cancel(77),
         Reason.BAD_BAND: venue.define(1, band=(5, 4)),
         Reason.BAD_STATE: venue.set_state(1, 9),
+        Reason.BAD_LIMIT: venue.set_limit(9, 1),
+        Reason.BAD_VALUE: venue.set_limit("kill", 2),
         Reason.BAD_ACCOUNT: venue.mass_cancel(account=2**40),
         Reason.UNKNOWN_KIND: venue.send(bytes([9]) + bytes(15)),
     }
@@ -199,6 +218,9 @@ def test_whatever_fits_the_wire_comes_back_as_a_rejection(venue):
         (lambda venue: venue.replace(1, price=1.5, quantity=1, side=1), TypeError, "price is a whole number of ticks"),
         (lambda venue: venue.define(1, tick=0.5), TypeError, "tick is an integer, not 0.5"),
         (lambda venue: venue.set_state(1, "shut"), ValueError, "state 'shut' is none of: pre-open, open"),
+        (lambda venue: venue.set_limit("speed", 1), ValueError, "limit 'speed' is none of: kill, max-quantity"),
+        (lambda venue: venue.set_limit("kill", 2**63), ValueError, "value 9223372036854775808 does not fit"),
+        (lambda venue: venue.set_limit("kill", 0.5), TypeError, "value is an integer, not 0.5"),
         (
             lambda venue: venue.send(NewOrder._make((1, 1, 0, 1, 1, 1.5, 1, 0))),
             TypeError,

@@ -192,8 +192,9 @@ def test_every_word_of_the_wire_occurs():
     new = command[(records["kind"] == CommandKind.NEW_ORDER)]
     answered = reports["reason"][np.isin(reports["kind"], (6, 7, 8))]
 
-    assert set(records["kind"].tolist()) == set(CommandKind)
-    assert set(reports["kind"].tolist()) == set(ReportKind)
+    # A limit is the gateway's to keep, and a flow has none: the digests of the flows stay what they were.
+    assert set(records["kind"].tolist()) == set(CommandKind) - {CommandKind.SET_LIMIT}
+    assert set(reports["kind"].tolist()) == set(ReportKind) - {ReportKind.LIMIT_SET}
     assert set(new["side"].tolist()) == set(Side)
     assert {term.value for term in TimeInForce} <= set(new["time_in_force"].tolist())
     assert set(((new["flags"] & SELF_TRADE_MASK) >> SELF_TRADE_SHIFT).tolist()) == set(SelfTrade)
