@@ -70,19 +70,6 @@ class Scope(IntEnum):
     VENUE = 4
 
 
-class Limit(IntEnum):
-    """What a SetLimit limits (specs/risk.md)."""
-
-    KILL = 1
-    MAX_QUANTITY = 2
-    MAX_NOTIONAL = 3
-    COLLAR = 4
-    MAX_OPEN_ORDERS = 5
-    MAX_EXPOSURE = 6
-    ORDER_RATE = 7
-    CANCEL_RATE = 8
-
-
 class TradingState(IntEnum):
     """What an instrument takes at the moment (STATE-1 .. STATE-4)."""
 
@@ -168,6 +155,11 @@ class Reason(IntEnum):
     SELF_TRADE = 64
     MASS_CANCEL = 65
     TOTAL_FILLED = 66
+
+
+class Refusal(IntEnum):
+    """Why the gateway did not take a command that is in order by itself; in a report there is a `Reason` (RISK-1)."""
+
     BUSY = 128
     THROTTLED = 129
     DUPLICATE_REFERENCE = 130

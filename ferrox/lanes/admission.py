@@ -21,6 +21,7 @@ from ferrox.fast.layout import (
     REPLACE_ORDER,
     SCOPE_ACCOUNT,
     SCOPE_ACCOUNT_IN_INSTRUMENT,
+    UNKNOWN_INSTRUMENT,
 )
 from ferrox.lanes.desk import (
     ACCOUNT,
@@ -29,6 +30,7 @@ from ferrox.lanes.desk import (
     CANCEL_RATE,
     COLLAR,
     COUNT,
+    DEFINED,
     DISK_LOW,
     EXPOSURE,
     FLIGHT,
@@ -186,6 +188,12 @@ def judge(
             scope = (head >> 8) & 0xFF
             if (scope != SCOPE_ACCOUNT and scope != SCOPE_ACCOUNT_IN_INSTRUMENT) or ident != 0:
                 return NOT_PERMITTED
+            if scope == SCOPE_ACCOUNT_IN_INSTRUMENT and not is_defined(desk, (head >> 32) & HALF):
+                ident = 0
+                reason = fault(envelope, head, ident, price, sizes)
+                if reason == 0:
+                    reason = UNKNOWN_INSTRUMENT
+                return reason
             ident = account
         elif kind == CANCEL_ORDER:
             ident = owned(account, ident)
@@ -200,6 +208,11 @@ def judge(
     accounts[base + REFERENCE] = reference
     accounts[base + TAKEN] += 1
     return 0
+
+
+def is_defined(desk: Desk, instrument: i64) -> bool:
+    """Say whether an instrument is defined, as far as reports told."""
+    return instrument < desk.instrument_count and desk.instruments[instrument * INSTRUMENT_ROW + DEFINED] != 0
 
 
 def owned(account: i64, reference: i64) -> i64:

@@ -55,7 +55,8 @@ LAST_PRICE: Final = 0  # of the last trade
 TRADED: Final = 1
 COLLAR: Final = 2
 INSTRUMENT_KILLED: Final = 3
-INSTRUMENT_ROW: Final = 4
+DEFINED: Final = 4
+INSTRUMENT_ROW: Final = 8
 
 # --------------------------------------------------------------------------------------------------- words of the state
 ROOM: Final = 0  # records that may still be written to `out`

@@ -16,6 +16,7 @@ from ferrox.fast.layout import (
     CANCELED,
     EXPIRED,
     HALF,
+    INSTRUMENT_DEFINED,
     KEY,
     MASS_CANCELED,
     NEW,
@@ -30,6 +31,7 @@ from ferrox.fast.layout import (
 from ferrox.fast.pool import give, take
 from ferrox.lanes.desk import (
     CONNECTION,
+    DEFINED,
     EXPOSURE,
     INSTRUMENT_ROW,
     LAST_PRICE,
@@ -169,6 +171,10 @@ def note(desk: Desk, kind: i64, row: i64, order_id: i64, contra_id: i64, reports
             state[TAKER_LEAVES] = leaves
         else:
             reduce(desk, order_id, quantity)
+    elif kind == INSTRUMENT_DEFINED:
+        instrument = tail & HALF
+        desk.reach(instrument)
+        desk.instruments[instrument * INSTRUMENT_ROW + DEFINED] = 1
     elif kind == REPLACED and row != 0:
         slot = find_order(desk, order_id)
         if slot != 0:

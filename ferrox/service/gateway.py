@@ -41,6 +41,7 @@ from ferrox.lanes.desk import (
     CANCEL_RATE,
     COLLAR,
     CONNECTION,
+    DEFINED,
     DISK_LOW,
     FLIGHT_FIRST,
     FLIGHT_NEXT,
@@ -79,7 +80,7 @@ from ferrox.service.ledger import Ledger
 from ferrox.service.links import READERS, Links
 from ferrox.service.standing import stand_at
 from ferrox.state import SNAPSHOT_HEADER
-from ferrox.terms import CommandKind, Limit, Reason, Scope
+from ferrox.terms import CommandKind, Limit, Refusal, Scope
 from ferrox.users import User, read_users
 
 READ_SIZE: Final = 65_536
@@ -102,7 +103,7 @@ RESERVE: Final = 64
 NAP_SECONDS: Final = 0.001
 IDLE_SECONDS: Final = 0.02
 KIND_AT: Final = 24
-SET_LIMIT: Final = 7
+SET_LIMIT: Final = int(CommandKind.SET_LIMIT)
 
 SIZES: Final = {b"L": (1 + LOGIN.size,), b"U": (25, 41), b"R": (1,), b"O": (1,)}
 """What the length of each packet of a client says; `+` may have any."""
@@ -239,6 +240,8 @@ class Gateway:
         instruments, orders = SNAPSHOT_HEADER.unpack_from(state)[8:10]
         begin = SNAPSHOT_HEADER.size + instruments * COMMAND_SIZE
         load_orders(desk, state[begin : begin + orders * 32])
+        for at in range(SNAPSHOT_HEADER.size, begin, COMMAND_SIZE):
+            desk.put_instrument(int.from_bytes(state[at + 4 : at + 8], "little"), DEFINED, 1)
         for instrument, price in ledger.prices.items():
             desk.put_instrument(instrument, LAST_PRICE, price)
             desk.put_instrument(instrument, TRADED, 1)
@@ -639,7 +642,7 @@ class Gateway:
             if kind != CommandKind.NEW_ORDER:
                 last = self.desk.get(row, REFERENCE)
                 reference = last - (last - session + 1) % 65_535
-            self._send(connection, packet(b"U", REFUSED.pack(reference, instrument, kind, Reason.DISK_LOW)))
+            self._send(connection, packet(b"U", REFUSED.pack(reference, instrument, kind, Refusal.DISK_LOW)))
 
     # --------------------------------------------------------------------------------------- what the gateway enters
 

@@ -18,12 +18,12 @@ from ferrox.errors import SnapshotCorrupt
 from ferrox.files import open_directory, publish
 from ferrox.lanes.ledger import References
 from ferrox.messages import COMMAND, RECORD_SIZE, REPORT_DTYPE, REPORT_SIZE
-from ferrox.terms import ReportKind
+from ferrox.terms import CommandKind, ReportKind
 
 FORMAT: Final = 1
 SUFFIX: Final = ".ledger"
 KIND_AT: Final = 24
-SET_LIMIT: Final = 7
+SET_LIMIT: Final = int(CommandKind.SET_LIMIT)
 TRADE: Final = int(ReportKind.TRADE)
 
 

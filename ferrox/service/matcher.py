@@ -33,7 +33,7 @@ from ferrox.service.links import Links, Nap
 from ferrox.shared import SharedCorrupt
 from ferrox.terms import CommandKind
 
-SET_LIMIT: Final = 7
+SET_LIMIT: Final = int(CommandKind.SET_LIMIT)
 BATCH: Final = 4_096
 """Records that are taken from the ring at a time."""
 SESSION_NAME: Final = "feed.session"

@@ -117,7 +117,8 @@ def test_a_machine_that_reorders_stores_is_refused(machine):
 def test_a_ring_is_a_queue_of_bounded_length(capacity, steps):
     """RING-1, RING-4: whatever the two sides do, the ring does what a list does."""
     shared = make_ring("test", capacity)
-    producer, consumer, model, pushed, taken = Ring(shared), Ring(shared), [], 0, 0
+    producer, consumer, pushed, taken = Ring(shared), Ring(shared), 0, 0
+    model: list[int] = []
 
     for pushes, count in steps:
         if pushes:
@@ -161,7 +162,8 @@ def test_two_processes_lose_nothing_and_tear_nothing(capacity, batch):
     child = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(shared.file), str(total), str(batch)], pass_fds=(shared.file,)
     )
-    consumer, seen = Ring(shared), []
+    consumer = Ring(shared)
+    seen: list[int] = []
 
     while len(seen) < total:
         found = consumer.peek(1024)
