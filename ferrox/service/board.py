@@ -65,8 +65,8 @@ NAMES: Final = {
         "busy",
         "throttled",
     ),
-    "publisher": ("number", "packets", "bytes", "heartbeats", "retries"),
-    "retransmitter": ("port", "requests", "answered", "refused", "unavailable"),
+    "publisher": ("number", "packets", "heartbeats", "blocked", "failed"),
+    "retransmitter": ("port", "requests", "answers", "reports", "unavailable", "limited", "foreign", "failed"),
     "shadow": ("sequence", "snapshot", "statements", "port", "served", "reports"),
 }
 """The words of each process's own, in their order."""

@@ -35,6 +35,7 @@ from ferrox.entry import (
     sign,
 )
 from ferrox.errors import UsageError
+from ferrox.journal import BATCH as JOURNAL_BATCH
 from ferrox.lanes.admission import admit
 from ferrox.lanes.desk import (
     BATCH,
@@ -78,7 +79,7 @@ from ferrox.service.board import Board, Row, State
 from ferrox.service.config import STATES, Config, split
 from ferrox.service.ledger import Ledger
 from ferrox.service.links import READERS, Links
-from ferrox.service.standing import stand_at
+from ferrox.service.standing import stand
 from ferrox.state import SNAPSHOT_HEADER
 from ferrox.terms import CommandKind, Limit, Refusal, Scope
 from ferrox.users import User, read_users
@@ -199,13 +200,22 @@ class Gateway:
 
     def begin(self) -> None:
         """Learn where the venue stands, and listen."""
+        while not self.board.get("matcher", "epoch"):
+            self._wait()
+        # Most of the way while the matcher is still on its own, the rest when it stands still.
+        shadow, ledger = stand(self.config.journal, self.config.venue.engine)
+        while shadow.step():
+            self.row.beat()
         sequence = self._settled()
-        shadow, ledger = stand_at(self.config.journal, self.config.venue.engine, sequence)
+        while shadow.sequence < sequence:
+            if not shadow.step(min(JOURNAL_BATCH, sequence - shadow.sequence)):
+                self._wait()
         state = shadow.engine.snapshot()
         uuid = shadow.tail.uuid
         shadow.close()
         number = self.tape.written()
-        if self.board.get("matcher", "sequence") != sequence or self.tape.sequence() != sequence:
+        stands = shadow.sequence == self.board.get("matcher", "sequence") == self.tape.sequence() == sequence
+        if not stands or ledger.reports != number:
             raise UsageError("the matcher went on while the gateway began; it is started again")
         self.session = session_name(uuid, self.board.get("matcher", "epoch"))
         self._learn(ledger, state, number)
@@ -219,16 +229,21 @@ class Gateway:
 
     def _settled(self) -> int:
         """Wait until the matcher has taken all that is in the ring; return the sequence number it stands at."""
-        while not self.stopping():
-            self.row.beat()
+        while True:
             running = self.board.get("matcher", "state") == State.RUNNING
             if running and self.ring.look() == 0:
                 sequence = self.board.get("matcher", "sequence")
                 if self.tape.sequence() == sequence and self.ring.look() == 0:
                     return sequence
             self.links.wake("matcher")
-            time.sleep(NAP_SECONDS)
-        raise SystemExit(0)
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait a little for another process; end here when the stop is asked for meanwhile."""
+        if self.stopping():
+            raise SystemExit(0)
+        self.row.beat()
+        time.sleep(NAP_SECONDS)
 
     def _learn(self, ledger: Ledger, state: bytes, number: int) -> None:
         """Take over what the journal tells of accounts and orders."""

@@ -3,6 +3,7 @@
 `ferrox.shadow` does the work; here it is told when, and what it knows is offered to the snapshot server.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from ferrox.service.board import Board, Row, State
 from ferrox.service.config import Config, split
 from ferrox.service.ledger import SUFFIX
 from ferrox.service.links import Links
-from ferrox.service.snapshots import SnapshotServer
+from ferrox.service.snapshots import Limits, SnapshotServer
 from ferrox.service.standing import stand
 
 IDLE_SECONDS: Final = 0.002
@@ -38,12 +39,19 @@ class Shadowing:
             time.sleep(IDLE_SECONDS)
         self.shadow, self.ledger = stand(config.journal, config.venue.engine, alone=True)
         self.session = session_name(self.shadow.tail.uuid, self.board.get("matcher", "epoch"))
-        self.server = SnapshotServer(*split(config.feed.snapshots))
+        self.wanted = threading.Event()
+        self.stats: dict[str, int] = {}
+        self.server = SnapshotServer(
+            split(config.feed.snapshots),
+            ask=self.wanted.set,
+            limits=Limits(fresh_seconds=FRESH_SECONDS),
+            stats=self.stats,
+        )
 
     def run(self) -> None:
         """Follow the journal until the stop is asked for."""
         self.row.state(State.RUNNING)
-        self.tell("following", sequence=self.shadow.sequence, port=self.server.port)
+        self.tell("following", sequence=self.shadow.sequence, port=self.server.address[1])
         every = self.config.snapshots.every
         due = self.shadow.saved + every
         while not self.stopping():
@@ -51,15 +59,16 @@ class Shadowing:
             if self.shadow.sequence >= due:
                 self.save()
                 due = self.shadow.sequence + every
-            if self.server.wanted(FRESH_SECONDS):
+            if self.wanted.is_set():
+                self.wanted.clear()
                 self.offer()
             self.row.beat()
             self.row.put(
                 sequence=self.shadow.sequence,
                 snapshot=self.shadow.saved,
                 statements=self.shadow.tally.checked,
-                port=self.server.port,
-                served=self.server.served,
+                port=self.server.address[1],
+                served=self.stats["served"],
                 reports=self.ledger.reports,
             )
             if not count:

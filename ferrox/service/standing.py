@@ -7,7 +7,7 @@ import os
 from typing import NamedTuple
 
 from ferrox.errors import UsageError
-from ferrox.journal import BATCH, identify
+from ferrox.journal import identify
 from ferrox.journal.tail import patiently
 from ferrox.service.ledger import Ledger, load_ledger, newest_ledger
 from ferrox.shadow import Shadow
@@ -23,7 +23,8 @@ class Standing(NamedTuple):
 def stand(directory: str | os.PathLike[str], engine: str, until: int | None = None, *, alone: bool = False) -> Standing:
     """Return a shadow of a journal that begins at the newest snapshot with a ledger, at most at `until`.
 
-    One that is `alone` may save snapshots.  Raise `UsageError` when there is none and the journal does not begin with its first record.
+    One that is `alone` may save snapshots.  Raise `UsageError` when there is none and the journal does not begin with
+    its first record.
     """
     header = patiently(lambda: identify(directory))
     ledger = Ledger()
@@ -45,11 +46,3 @@ def stand(directory: str | os.PathLike[str], engine: str, until: int | None = No
             "sound ledger beside it: references and limits are not known. Restore the .ledger files from a copy"
         )
     return Standing(Shadow(directory, engine, until=0, told=told, alone=alone), ledger)
-
-
-def stand_at(directory: str | os.PathLike[str], engine: str, sequence: int) -> Standing:
-    """Return a shadow and a ledger that have followed the journal up to exactly this sequence number."""
-    standing = stand(directory, engine, sequence)
-    while standing.shadow.sequence < sequence:
-        standing.shadow.step(min(BATCH, sequence - standing.shadow.sequence))
-    return standing

@@ -15,8 +15,7 @@ def reports(first, count):
 
 @pytest.fixture
 def shared():
-    memory = make_tape(64)
-    return memory
+    return make_tape(64)
 
 
 def test_a_reader_reads_what_was_written_in_order(shared):
