@@ -109,7 +109,7 @@ def receive(process, size):
     return data
 
 
-@pytest.mark.parametrize("kind", [0, 7, 9, 253, 254, 255])
+@pytest.mark.parametrize("kind", [0, 8, 9, 253, 254, 255])
 def test_an_unknown_kind_ends_the_stream_after_everything_before_it_was_answered(kind, tmp_path):
     frames = [parse_command(line) for line in LINES]
 
