@@ -1,0 +1,1 @@
+"""What a participant of the venue runs on its own side."""
