@@ -37,16 +37,25 @@ CLOSED_PIPE: Final = 128 + signal.SIGPIPE
 VERBS: Final = {
     "archive": ("archive", "Put away the segments that sound snapshots stand for."),
     "demo": ("demo", "Run a simulated session and prove its replay equal."),
+    "halt": ("operate:halt", "Halt instruments of a running service."),
     "import": ("import_orders", "Turn a CSV of orders into a journal."),
+    "init": ("init", "Write a service's configuration and its users."),
     "inspect": ("inspect", "Show a journal, a segment or a snapshot to people."),
+    "kill-switch": ("operate:kill_switch", "Take no more orders, and cancel those that rest."),
+    "limit": ("operate:limit", "Limit accounts and instruments of a running service."),
     "pipe": ("pipe", "Be an engine: commands on stdin, reports on stdout."),
     "replay": ("replay", "Tell an engine a journal again."),
+    "resume": ("operate:resume", "Open instruments of a running service again."),
     "salvage": ("salvage", "Keep what is sound of a damaged journal, in a new one."),
+    "send": ("send", "Send one command to a running service."),
+    "serve": ("serve", "Run the matching service."),
     "shadow": ("shadow", "Follow a live journal: write its snapshots, check its engine."),
     "simulate": ("simulate", "Write a seeded, realistic order flow as a journal."),
+    "status": ("status", "Show how a running service is."),
+    "stop": ("status:stop", "Stop a running service in order."),
     "verify": ("verify", "Check every byte of a journal, and both engines on it."),
 }
-"""Each verb, its module, and what the list of verbs says of it."""
+"""Each verb, its module (and what it is called there, if not `command`), and what the list of verbs says of it."""
 
 
 class Verbs(click.Group):
@@ -60,7 +69,8 @@ class Verbs(click.Group):
         """Return a verb by its name, or None."""
         if name not in VERBS:
             return None
-        command: click.Command = import_module(f"ferrox.cli.{VERBS[name][0]}").command
+        module, _, attribute = VERBS[name][0].partition(":")
+        command: click.Command = getattr(import_module(f"ferrox.cli.{module}"), attribute or "command")
         return command
 
     def resolve_command(
