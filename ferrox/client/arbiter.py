@@ -236,15 +236,16 @@ class Arbiter:
         return self.end is not None and self.next == self.end and not self._ready
 
     def missing(self, limit: int) -> list[tuple[int, int]]:
-        """Return what is missing, the first and the count of each request for it, at most `limit` of them."""
+        """Return what is missing in the window, the first and the count of each request for it, at most `limit`."""
         assert self.next is not None
+        stop = self.next + self.timing.window
         found: list[tuple[int, int]] = []
         place = self.next
         for start in chain(self._starts, (self.known,)):
             while place < start:
-                if len(found) == limit:
+                if len(found) == limit or place >= stop:
                     return found
-                count = min(start - place, REPORTS_MAX)
+                count = min(start - place, REPORTS_MAX, stop - place)
                 found.append((place, count))
                 place += count
             if start in self._pieces:
