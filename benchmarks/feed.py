@@ -1,21 +1,24 @@
-"""What the feed carries: tape, publisher, loopback multicast, receiver; reports a second and what was lost on the way.
+"""What the feed carries: tape, publisher, loopback multicast, receiver; at offered rates, and what was lost on the way.
 
-    python benchmarks/feed.py [--reports 5000000] [--lines 2] [--no-segments] [--no-many] [--buffer 33554432]
+    python benchmarks/feed.py [--rates 0.5,1,2,4,0] [--seconds 2] [--lines 2] [--no-segments] [--no-many]
 
-The writer of the tape and the publisher are one process, the receiver is another, with a retransmission server beside
-the publisher; two processes on as many processors as there are.  "Lost" is what no line brought and a request had to
-bring back; what the kernel dropped of line A alone is not told apart.
+The writer of the tape, the publisher and a retransmission server are one process, the receiver is another.  A rate is
+in millions of reports a second; 0 is as fast as the publisher can.  "Brought back" is what no line brought and a
+request did; "missing" is what was not kept any more when it was asked for.
 """
 
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from ferrox.client.arbiter import Timing
-from ferrox.client.feed import Feed, FeedReceiver
+from ferrox.client.feed import Feed, FeedReceiver, ReportsLost
 from ferrox.lanes import packets
 from ferrox.lanes.tape import TapeReader, TapeWriter, make_tape
 from ferrox.messages import REPORT_SIZE
@@ -33,12 +36,12 @@ def commit() -> str:
 
 
 def machine() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{len(models)} x {models[0] if models else platform.machine()}, Linux {platform.release()}"
 
 
-def publish(options: argparse.Namespace, lines: list[Line], ready: int, tell: int) -> None:
+def publish(options: argparse.Namespace, rate: int, count: int, lines: list[Line], ready: int, tell: int) -> None:
     """Write and publish everything, in the child; answer requests until the receiver is done."""
     shared = make_tape(CAPACITY)
     writer = TapeWriter(shared)
@@ -48,69 +51,73 @@ def publish(options: argparse.Namespace, lines: list[Line], ready: int, tell: in
     os.write(tell, b"%d\n" % server.address[1])
     os.read(ready, 1)
     batch = memoryview(os.urandom(BATCH * REPORT_SIZE))
-    left = options.reports
+    written = 0
     begun = time.perf_counter()
-    while left or publisher.reader.position < writer.written():
-        if left and writer.room() >= BATCH:
-            count = min(left, BATCH)
-            writer.write(batch[: count * REPORT_SIZE], 0)
-            left -= count
-        if not publisher.step():
-            publisher.wait()
+    while written < count or publisher.reader.position < writer.written():
+        due = min(count, int((time.perf_counter() - begun) * rate)) if rate else count
+        some = min(due - written, BATCH, writer.room())
+        if some > 0:
+            writer.write(batch[: some * REPORT_SIZE], 0)
+            written += some
+        publisher.step()
         server.step()
     seconds = time.perf_counter() - begun
-    print(f"publisher  {options.reports / seconds / 1e6:8.2f} M reports/s  {dict(publisher.stats)}", flush=True)
+    os.write(tell, b"%.2f\n" % (count / seconds / 1e6))
     publisher.end()
-    until = time.monotonic() + 60
-    while os.getppid() != 1 and time.monotonic() < until:
+    while True:
         publisher.step()
         if not server.step():
             server.wait(0.001)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--reports", type=int, default=5_000_000)
-    parser.add_argument("--lines", type=int, choices=(1, 2), default=2)
-    parser.add_argument("--buffer", type=int, default=32 << 20)
-    parser.add_argument("--no-segments", dest="segments", action="store_false")
-    parser.add_argument("--no-many", dest="many", action="store_false")
-    options = parser.parse_args()
-    build = "compiled" if not packets.__file__.endswith(".py") else "pure"
-    print(f"{' '.join(sys.argv)}; commit {commit()}, {build}, Python {platform.python_version()}; {machine()}")
-
+def measure(options: argparse.Namespace, rate: int) -> str:
+    """Return a row of the table."""
+    count = int(options.seconds * (rate or 5_000_000))
     lines = [Line(f"239.255.91.{place + 1}", 26_400 + place) for place in range(options.lines)]
     ready, set_ready = os.pipe()
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
-        publish(options, lines, ready, tell)
-        os._exit(0)
-    port = int(os.read(told, 16))
+        publish(options, rate, count, lines, ready, tell)
     feed = Feed(
         tuple(lines),
-        retransmission=("127.0.0.1", port),
+        retransmission=("127.0.0.1", int(os.read(told, 16))),
         receive_buffer=options.buffer,
         timing=Timing(window=1 << 20),
     )
+    received = 0
     with FeedReceiver(feed, NAME, 1, many=options.many) as receiver:
         os.write(set_ready, b"!")
-        count = 0
         begun = time.perf_counter()
-        while count < options.reports:
-            found = receiver.read(5.0)
-            if found is None:
-                break
-            count += len(found[1]) // REPORT_SIZE
+        with suppress(ReportsLost):
+            while received < count and (found := receiver.read(5.0)) is not None:
+                received += len(found[1]) // REPORT_SIZE
         seconds = time.perf_counter() - begun
         counters = receiver.counters
-    os.kill(child, 15)
+    published = float(os.read(told, 16))
+    os.kill(child, signal.SIGTERM)
     os.waitpid(child, 0)
-    lost = counters["recovered"] / options.reports
-    print(f"receiver   {count / seconds / 1e6:8.2f} M reports/s  {dict(counters)}")
-    print(
-        f"lost on every line and brought back: {counters['recovered']:,} reports, {lost:.2%}; missing: {options.reports - count:,}"
+    offered = f"{rate / 1e6:.2f}" if rate else "all"
+    return (
+        f"{offered:>8}  {published:>9.2f}  {received / seconds / 1e6:>8.2f}  {counters['recovered']:>12,}  "
+        f"{counters['gaps']:>6,}  {counters['requests']:>8,}  {count - received:>10,}"
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rates", default="0.5,1,2,4,0")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--lines", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--buffer", type=int, default=32 << 20)
+    parser.add_argument("--no-segments", dest="segments", action="store_false")
+    parser.add_argument("--no-many", dest="many", action="store_false")
+    options = parser.parse_args()
+    build = "pure" if packets.__file__.endswith(".py") else "compiled"
+    print(f"{' '.join(sys.argv)}; commit {commit()}, {build}, Python {platform.python_version()}; {machine()}")
+    print(" offered  published  received  brought back    gaps  requests     missing")
+    for rate in options.rates.split(","):
+        print(measure(options, int(float(rate) * 1e6)), flush=True)
 
 
 if __name__ == "__main__":

@@ -340,7 +340,7 @@ def test_what_is_not_kept_is_said(closing):
     assert server.answer(ask(1, 29), "127.0.0.1", 0) == MOLD.pack(SESSION, 97, UNAVAILABLE)
     assert server.answer(ask(96, 29), "127.0.0.1", 0) == MOLD.pack(SESSION, 97, UNAVAILABLE)
     assert len(server.answer(ask(97, 29), "127.0.0.1", 0)) == 1470
-    server.tape = Overtaking(tapes)  # type: ignore[assignment]
+    server.tape = Overtaking(tapes)
     assert server.answer(ask(97, 29), "127.0.0.1", 0) == MOLD.pack(SESSION, 137, UNAVAILABLE)
 
 
