@@ -291,7 +291,7 @@ def test_a_request_that_is_lost_is_put_again_more_and_more_rarely():
     pauses = [after - before for before, after in pairwise(moments)]
     assert pauses[:4] == sorted(pauses[:4])
     assert max(pauses) <= timing.timeout_max_ns + timing.spread_ns + MILLISECOND
-    assert 8 <= len(moments) <= 14
+    assert 25 <= len(moments) <= 45
 
 
 def test_requests_keep_to_their_rate():
