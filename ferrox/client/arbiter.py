@@ -46,16 +46,17 @@ class Timing:
     """How long a gap may fill by itself."""
     spread_ns: int = field(default=2 * MILLISECOND_NS, validator=gt(0))
     """The most that chance adds to that."""
-    timeout_ns: int = field(default=50 * MILLISECOND_NS, validator=gt(0))
+    timeout_ns: int = field(default=20 * MILLISECOND_NS, validator=gt(0))
     """How long an answer may take before the question is put again; doubled each time,"""
-    timeout_max_ns: int = field(default=SECOND_NS, validator=gt(0))
+    timeout_max_ns: int = field(default=SECOND_NS // 4, validator=gt(0))
     """up to this."""
     rate: int = field(default=800, validator=gt(0))
     """Requests a second; the server answers 1,000 (FEED-12), and one address may have several receivers."""
     at_once: int = field(default=64, validator=gt(0))
     """Requests under way at a time."""
-    window: int = field(default=1 << 17, validator=gt(0))
-    """Reports that are held behind a gap; what is further on is asked for later."""
+    window: int = field(default=1 << 19, validator=gt(0))
+    """Reports that are held behind a gap, 24 MB; what is further on is dropped, and asked for later.  Half a second of
+    a million reports a second: a request and its answer may be lost a few times before a window is full."""
     give_up_ns: int = field(default=10 * SECOND_NS, validator=gt(0))
     """How long a report may be missing before it counts as lost, whatever a server says or does not say."""
     stale_ns: int = field(default=3 * SECOND_NS + SECOND_NS // 2, validator=gt(0))
@@ -99,7 +100,8 @@ class Arbiter:
         """The session that was heard last and is another one."""
         self._chance = chance or Random()  # noqa: S311 (it spreads requests, and keeps no secret)
         self._ready: list[bytes] = []
-        self._starts: list[int] = []  # of the pieces that are held, ascending
+        self._starts: list[int] = []  # of the runs that are held, ascending: as many as there are gaps
+        self._ends: list[int] = []  # and the numbers behind them
         self._pieces: dict[int, bytes] = {}
         self._held = 0
         self._requests: dict[int, Request] = {}  # by the first number that each asks for
@@ -160,6 +162,7 @@ class Arbiter:
         self.kept = self.end = self.foreign = None
         self._ready.clear()
         self._starts.clear()
+        self._ends.clear()
         self._pieces.clear()
         self._requests.clear()
         self._held = 0
@@ -236,31 +239,36 @@ class Arbiter:
         return self.end is not None and self.next == self.end and not self._ready
 
     def missing(self, limit: int) -> list[tuple[int, int]]:
-        """Return what is missing, the first and the count of each request for it, at most `limit` of them."""
+        """Return what is missing in the window, the first and the count of each request for it, at most `limit`."""
         assert self.next is not None
+        stop = self.next + self.timing.window
         found: list[tuple[int, int]] = []
         place = self.next
-        for start in chain(self._starts, (self.known,)):
+        for start, end in chain(zip(self._starts, self._ends, strict=True), ((self.known, 0),)):
             while place < start:
-                if len(found) == limit:
+                if len(found) == limit or place >= stop:
                     return found
-                count = min(start - place, REPORTS_MAX)
+                count = min(start - place, REPORTS_MAX, stop - place)
                 found.append((place, count))
                 place += count
-            if start in self._pieces:
-                place = start + len(self._pieces[start]) // REPORT_SIZE
+            place = end
         return found
 
     def check(self) -> None:
         """Assert the whole invariant, slowly."""
-        assert self._starts == sorted(self._pieces), "every piece is found by its start"
-        assert self._held == sum(map(len, self._pieces.values())) // REPORT_SIZE
         place = self.next or 0
-        for index, start in enumerate(self._starts):
-            assert start >= place + (index == 0), "pieces never overlap, and the first waits for something"
-            place = start + len(self._pieces[start]) // REPORT_SIZE
-            assert place - (self.next or 0) <= self.timing.window
-        assert place <= self.known or self.next is None
+        held = 0
+        for start, end in zip(self._starts, self._ends, strict=True):
+            assert place < start < end, "something is missing before each run"
+            place = start
+            while place < end:
+                count = len(self._pieces[place]) // REPORT_SIZE
+                place += count
+                held += count
+            assert place == end, "the pieces of a run fill it"
+        assert self._held == held == sum(map(len, self._pieces.values())) // REPORT_SIZE
+        assert held == 0 or place <= self.known
+        assert held == 0 or place - (self.next or 0) <= self.timing.window
 
     # -------------------------------------------------------------------------------------------------- how it goes
 
@@ -302,38 +310,40 @@ class Arbiter:
 
     def _hold(self, place: int, after: int, number: int, reports: bytes) -> int:
         """Hold of some reports what is not held yet; return how many."""
-        starts, pieces = self._starts, self._pieces
+        starts, ends = self._starts, self._ends
         held = self._held
         index = bisect_right(starts, place)
         if index:
-            before = starts[index - 1]
-            place = max(place, before + len(pieces[before]) // REPORT_SIZE)
+            place = max(place, ends[index - 1])
         while place < after:
             end = after if index == len(starts) else min(after, starts[index])
-            if place < end:
-                pieces[place] = reports[(place - number) * REPORT_SIZE : (end - number) * REPORT_SIZE]
+            self._pieces[place] = reports[(place - number) * REPORT_SIZE : (end - number) * REPORT_SIZE]
+            self._held += end - place
+            if index and ends[index - 1] == place:
+                ends[index - 1] = end
+            else:
                 starts.insert(index, place)
-                self._held += end - place
+                ends.insert(index, end)
                 index += 1
-            if end == after:
-                break
-            place = end + len(pieces[end]) // REPORT_SIZE
-            index += 1
+            if index < len(starts) and starts[index] == end:
+                ends[index - 1] = ends.pop(index)
+                del starts[index]
+            place = ends[index - 1]
         return self._held - held
 
     def _drain(self) -> None:
         """Put into the stream what is next and held."""
-        starts = self._starts
-        taken = 0
-        while taken < len(starts) and starts[taken] == self.next:
+        assert self.next is not None
+        if not self._starts or self._starts[0] != self.next:
+            return
+        del self._starts[0]
+        end = self._ends.pop(0)
+        self._held -= end - self.next
+        while self.next < end:
             piece = self._pieces.pop(self.next)
             self._ready.append(piece)
             self.next += len(piece) // REPORT_SIZE
-            self._held -= len(piece) // REPORT_SIZE
-            taken += 1
-        del starts[:taken]
-        if self.next is not None and self.next > self.known:
-            self.known = self.next
+        self.known = max(self.known, self.next)
 
     def _may_ask(self, now_ns: int) -> bool:
         """Keep to the rate, a tenth of a second's worth at once."""

@@ -13,6 +13,7 @@ never leaves out a report in silence: where one is not to be had any more it rai
 import select
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
@@ -106,9 +107,9 @@ class FeedReceiver:
         self._fetch_at = 0.0
 
     @property
-    def counters(self) -> dict[str, int]:
-        """Return what was counted so far (`Arbiter.counters`)."""
-        return dict(self.arbiter.counters)
+    def counters(self) -> Counter[str]:
+        """Return what was counted so far (`Arbiter.counters`), 0 for the rest."""
+        return self.arbiter.counters.copy()
 
     @property
     def state(self) -> FeedState:

@@ -141,13 +141,12 @@ class SnapshotServer:
         for held in self._connections.values():
             if held.rest is not None:
                 continue
-            offered, state = self._offered
-            fresh = now - offered <= self.limits.fresh_seconds
-            if not fresh and self._ask is not None and self._asked < held.came:
+            oldest = min(held.came, now - self.limits.fresh_seconds)
+            if self._offered[0] < oldest and self._ask is not None and self._asked < held.came:
                 self._asked = now
                 self._ask()
-                offered, state = self._offered
-                fresh = time.monotonic() - offered <= self.limits.fresh_seconds
+            offered, state = self._offered
+            fresh = offered >= oldest
             late = self._ask is None or now - held.came > self.limits.patience_seconds
             if state and (fresh or late):
                 held.rest = memoryview(state)
