@@ -166,6 +166,7 @@ class Gateway:
         self.tape = TapeReader(links.tape, READERS["gateway"])
         self.board = Board(links.board)
         self.row = Row(self.board, "gateway")
+        self.wake = links.wakes["gateway"]
         self.presence = links.presence.bytes.cast("q")
         """By the number of a connection: the account whose orders are canceled when it ends, 0 for none (ENTRY-15)."""
         self.limits: dict[tuple[int, int, int], int] = {}
@@ -289,7 +290,7 @@ class Gateway:
             ) from None
         self.listener.listen(1_024)
         self.epoll.register(self.listener, select.EPOLLIN)
-        self.epoll.register(self.links.wakes["gateway"], select.EPOLLIN)
+        self.epoll.register(self.wake, select.EPOLLIN)
         self.row.put(port=self.listener.getsockname()[1])
 
     # --------------------------------------------------------------------------------------------------------- to run
@@ -313,6 +314,7 @@ class Gateway:
                 timeout = 0.0
         events = self.epoll.poll(timeout)
         self.tape.sleep(False)
+        waiting = False
         for file, event in events:
             connection = self.connections.get(file)
             if connection:
@@ -322,11 +324,13 @@ class Gateway:
                     self.drop(connection, "closed")
                 if event & select.EPOLLOUT and file in self.connections:
                     self._flush(connection)
-            elif file == self.listener.fileno():
-                self._accept()
-            else:
+            elif file == self.wake:
                 with suppress(BlockingIOError):
                     os.eventfd_read(file)
+            elif file == self.listener.fileno():
+                waiting = True
+        if waiting:  # behind all others, so that no event of a connection that just ended is taken for a new one's
+            self._accept()
         if self.catching:
             for connection in list(self.catching):
                 self._catch_up(connection)

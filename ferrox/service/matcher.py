@@ -272,6 +272,7 @@ class Matcher:
         while self.held and self.held[0][0] <= released:
             sequence, reports = self.held.popleft()
             self._write(memoryview(reports), sequence)
+        self._say()
 
     def _write(self, reports: memoryview, sequence: int) -> None:
         """Write reports onto the tape, and wait where a reader is far behind (RING-9)."""

@@ -38,7 +38,7 @@ high = 100000
 number = 2
 high = 100000
 [entry]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:{port}"
 connections = {connections}
 heartbeat_ms = {heartbeat_ms}
 timeout_ms = {timeout_ms}
@@ -70,8 +70,8 @@ DEFAULTS = {
 }
 
 
-def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def free_port(kind=socket.SOCK_DGRAM):
+    with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
@@ -84,7 +84,8 @@ class Service:
         self.config_file = folder / "ferrox.toml"
         number = next(NUMBERS)
         self.lines = [f"239.255.{71 + side}.{number % 250 + 1}:{free_port()}" for side in (0, 1)]
-        values = DEFAULTS | {"line_a": self.lines[0], "line_b": self.lines[1]} | settings
+        places = {"line_a": self.lines[0], "line_b": self.lines[1], "port": free_port(socket.SOCK_STREAM)}
+        values = DEFAULTS | places | settings
         self.config_file.write_text(CONFIG.format(**values))
         self.users = folder / "ferrox.users"
         if not self.users.exists():

@@ -119,6 +119,10 @@ def trade(client, rng, seconds, living, taken, refused):
     """Send a random flow for a while, reconnecting where the connection is lost."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
+        if len(client.waiting) > 1000:
+            gather(client, taken, refused)
+            time.sleep(0.005)
+            continue
         commands = []
         for _ in range(rng.randrange(1, 12)):
             if living and rng.random() < 0.35:
@@ -136,6 +140,7 @@ def trade(client, rng, seconds, living, taken, refused):
 def gather(client, taken, refused, *, until_all=False):
     """Take what has come, over a new connection where it must be."""
     deadline = time.monotonic() + 60
+    last: Exception | None = None
     while time.monotonic() < deadline:
         try:
             if not client.connected:
@@ -150,9 +155,10 @@ def gather(client, taken, refused, *, until_all=False):
                     assert not isinstance(event, Unanswered), event
             if not until_all or not client.waiting:
                 return
-        except (ClientError, OSError):
+        except (ClientError, OSError) as error:
+            last = error
             time.sleep(0.02)
-    raise AssertionError("not everything was answered within 60 s")
+    raise AssertionError(f"not everything was answered within 60 s: {last!r}")
 
 
 @pytest.mark.parametrize("role", ["matcher", "gateway", "publisher", "retransmitter", "shadow"])
@@ -170,12 +176,9 @@ def test_a_process_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path, ro
             trade(client, rng, 0.4, living, taken, refused)
             killer = threading.Thread(target=service.kill, args=(role,))
             killer.start()
-            client.port = service.row("gateway")["port"] or client.port
             while killer.is_alive():
                 trade(client, rng, 0.1, living, taken, refused)
-                client.port = service.row("gateway")["port"] or client.port
             killer.join()
-            client.port = service.row("gateway")["port"]
         gather(client, taken, refused, until_all=True)
         number = service.row("matcher")["reports"]
         deadline = time.monotonic() + 30
@@ -183,6 +186,8 @@ def test_a_process_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path, ro
             time.sleep(0.01)
         stop.set()
         listener.join()
+        orders = books.books.orders()
+        books.close()
         client.close()
 
         assert service.stop() == 0
@@ -191,7 +196,7 @@ def test_a_process_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path, ro
     reports, engine = replayed(service)
     state = unpack_state(engine.snapshot())
     assert len(reports) == number
-    assert books.books.orders() == state.orders
+    assert orders == state.orders
     assert not refused
     for reference, answer in taken.items():
         for report in answer:
@@ -258,7 +263,7 @@ def test_the_journal_decides_at_every_level(tmp_path):
         for price in range(100, 150):
             wire.send(order(BUY, price, 1))
         first = wire.answers(50)
-        assert service.row("matcher")["durable"] >= first[-1][1].sequence
+        assert service.row("matcher")["durable"] > first[-2][1].sequence
         service.kill("matcher")
         wire.send(order(BUY, 200, 1))
         assert wire.answer()[0] == first[-1][0] + 1
@@ -457,7 +462,7 @@ def test_a_client_that_does_not_read_loses_its_connection_and_nobody_waits(tmp_p
         slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         begin = slow.login("maker").number
         trades = 0
-        while service.row("gateway")["connections"] > 1:
+        while "it does not read" not in service.said():
             assert trades < 600_000
             for _ in range(10):
                 slow.send(order(SELL, 100, 1000))
