@@ -197,7 +197,7 @@ def small() -> Ledger:
 @settings(max_examples=30)
 @given(commands=streams(World(references=40), max_size=60), batch=st.integers(1, 20))
 def test_a_ledger_is_the_same_from_any_split_and_through_its_file(commands, batch):
-    """SNAP-11: a fold, of which what is kept says all."""
+    """It is a fold, of which what is kept says all."""
     frames = [command.pack() for command in commands]
     whole = followed(frames)
 
