@@ -85,7 +85,7 @@ def route(desk: Desk, reports: bytes) -> None:
                 connection = accounts[other * ROW + CONNECTION]
                 if connection != 0:
                     deliver(desk, connection, number, reports, at)
-        elif (kind >= MASS_CANCELED or (kind == REJECTED and order_id == 0)) and row != OPERATOR_ROW:
+        elif kind >= MASS_CANCELED or (kind == REJECTED and order_id == 0):
             connection = accounts[OPERATOR_ROW * ROW + CONNECTION]
             if connection != 0:
                 deliver(desk, connection, number, reports, at)
@@ -118,9 +118,9 @@ def collect(desk: Desk, row: i64, first: i64, reports: bytes, writer: BytesWrite
 
 
 def row_of(desk: Desk, order_id: i64) -> i64:
-    """Return the row of the account of an order id, 0 where it has none."""
+    """Return the row of the account of an order id, 0 where it has none; an operator's has no orders (ENTRY-12)."""
     account = order_id >> ACCOUNT_SHIFT
-    if account > desk.account_max or order_id <= 0:
+    if account > desk.account_max or account <= 0:
         return 0
     return i64(desk.rows[account])
 
