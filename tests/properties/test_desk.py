@@ -5,6 +5,8 @@ how far the answers lag behind is random.  After each step the desk holds what f
 """
 
 import struct
+from collections import Counter
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from ferrox.lanes.admission import admit
 from ferrox.lanes.desk import BATCH, OPERATOR, TRADER, Desk
 from ferrox.lanes.ledger import References
 from ferrox.lanes.routing import collect, load_orders, route
-from ferrox.messages import COMMAND, RECORD, NewOrder, unpack_reports
+from ferrox.messages import COMMAND, RECORD, CancelOrder, MassCancel, NewOrder, ReplaceOrder, unpack_reports
 from ferrox.state import SNAPSHOT_HEADER, unpack_state
 from ferrox.terms import CommandKind, Reason, Refusal, ReportKind, Scope, account_of, compose_order_id
 from ferrox.testing.sessions import apply_all, to_record
@@ -197,6 +199,7 @@ class Venue:
         self.streams: dict[int, bytes] = dict.fromkeys(ROWS, b"")
         self.all_reports = b""
         self.journal = b""
+        self.refused: Counter[int] = Counter()
         frames = [definition.pack() for definition in world.definitions()]
         for account, side, price in ((STRANGER, 2, world.high), (STRANGER, 1, world.low), (0, 1, world.low)):
             frames.append(NewOrder(side, 1, 0, 1, compose_order_id(account, side), price, 2).pack())
@@ -229,6 +232,7 @@ class Venue:
             data += packet(b"U", struct.pack("<q", reference) + frame)
             reason, record = self.model.judge(account, reference, frame, len(taken) < room, self.now_ns)
             if reason:
+                self.refused[reason] += 1
                 refusals.append((reference, int.from_bytes(frame[4:8], "little"), frame[0], reason))
             else:
                 taken.append(record)
@@ -399,12 +403,12 @@ def steps(world: World) -> st.SearchStrategy[list[Any]]:
         st.tuples(st.just("disk"), st.sampled_from([False, False, True])),
         st.tuples(st.just("login"), st.sampled_from(list(ROWS)), st.sampled_from([True, True, False])),
     ]
-    return st.lists(st.one_of(*[send] * 6, *[answer] * 5, *rare), max_size=40)
+    return st.lists(st.one_of(*[send] * 6, *[answer] * 5, *rare), min_size=4, max_size=40)
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=["about 100", "about 0"])
 @pytest.mark.parametrize("engine", ["reference", "fast"])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_the_desk_is_what_the_rules_say(engine, world, data):
     """RISK-1 .. RISK-5, ENTRY-7 .. ENTRY-14."""
@@ -418,3 +422,66 @@ def test_the_desk_is_what_the_rules_say(engine, world, data):
         venue.check()
 
     venue.finish()
+
+
+def some_commands(world: World, random: Random) -> list[tuple[Any, int, int]]:
+    """Return commands of a client as `send` takes them, most of which go through."""
+    found: list[tuple[Any, int, int]] = []
+    for _ in range(random.randint(1, 6)):
+        kind = random.choices([NEW, CANCEL, REPLACE, MASS], [60, 15, 23, 2])[0]
+        side, instrument = random.randint(1, 2), random.choice([1, 1, 1, 2])
+        price, quantity = random.randint(world.low, world.high), random.randint(1, world.quantity_max)
+        time_in_force, flags = random.choice(world.styles())
+        mode = random.choice(world.modes())
+        command: Any
+        if kind == NEW:
+            price *= not flags & 1
+            command = NewOrder(side, time_in_force, flags | mode, instrument, 0, price, quantity)
+        elif kind == REPLACE:
+            command = ReplaceOrder(side, 1, mode, instrument, 0, price, quantity)
+        elif kind == CANCEL:
+            command = CancelOrder(instrument, 0)
+        else:
+            command = MassCancel(*random.choice([(Scope.ACCOUNT, 0), (Scope.ACCOUNT_IN_INSTRUMENT, instrument)]))
+        step = 1 if random.random() < 0.95 else random.choice(STEPS_OF_REFERENCES)
+        found.append((command, step, random.randint(0, 8)))
+    return found
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=["about 100", "about 0"])
+@pytest.mark.parametrize("engine", ["reference", "fast"])
+def test_the_desk_is_what_the_rules_say_after_a_long_day(engine, world):
+    """RISK-1 .. RISK-5, ENTRY-7 .. ENTRY-14: with everything that can be refused, many times over."""
+    random = Random(7)
+    venue = Venue(engine, world)
+    for account in ROWS:
+        venue.login(account, True)
+    scale = 100 if world.low > 0 else 1
+    greatest = {"MAX_QUANTITY": 5, "MAX_NOTIONAL": 5 * scale, "MAX_EXPOSURE": 25 * scale, "MAX_OPEN": 3}
+
+    for _ in range(6_000):
+        choice = random.random()
+        if choice < 0.5:
+            room = BATCH if random.random() < 0.95 else random.randint(0, 3)
+            passed = random.choice([0, 1, SECOND // 3, SECOND, -SECOND])
+            venue.send(random.choice(TRADERS), some_commands(world, random), room, passed)
+        elif choice < 0.9:
+            venue.answer(random.randint(1, 12))
+        elif choice < 0.95:
+            name = random.choice(list(LIMITS))
+            venue.set_limit(
+                random.choice(TRADERS), name, random.choice([0, 0, random.randint(1, greatest.get(name, 4))])
+            )
+        elif choice < 0.97:
+            venue.set_collar(random.randint(1, 2), random.choice([0, 1, 2, 3]))
+        elif choice < 0.99:
+            venue.kill(random.choice((0, *TRADERS)), random.randint(0, 2), random.random() < 0.04)
+            venue.disk(random.random() < 0.05)
+        else:
+            venue.login(random.choice(list(ROWS)), random.random() < 0.8)
+        venue.check()
+
+    venue.finish()
+    kinds = Counter(report.kind for report in unpack_reports(venue.all_reports))
+    assert min(venue.refused[reason] for reason in Refusal if reason != Refusal.NOT_PERMITTED) >= 5, venue.refused
+    assert kinds[ReportKind.TRADE] > 200, kinds
