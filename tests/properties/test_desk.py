@@ -225,7 +225,8 @@ class Venue:
         """Send commands in one piece; what is refused and what is taken is what the model says."""
         self.now_ns += passed
         model, row = self.model.accounts[account], ROWS[account]
-        data, refusals, taken = b"", [], []
+        data, refusals = b"", []
+        taken: list[bytes] = []
         for command, step, pick in sent:
             reference = model.seen + step
             frame = self.framed(account, command, reference, pick)

@@ -18,6 +18,7 @@ from ferrox.messages import (
     RECORD,
     REPORT,
     CancelOrder,
+    Command,
     DefineInstrument,
     MassCancel,
     NewOrder,
@@ -665,7 +666,7 @@ def test_a_client_s_mass_cancel_of_another_scope_account_or_instrument_is_refuse
     assert door.say(door.next(), MassCancel(Scope.ACCOUNT_IN_INSTRUMENT, 5_000).pack()) == 0
 
 
-OPERATORS = [
+OPERATORS: list[Command] = [
     DefineInstrument(2, 3, -5, 5, 1, 1),
     SetTradingState(2, 1),
     SetLimit(Limit.KILL, 0, 7, 1),

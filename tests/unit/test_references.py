@@ -16,7 +16,7 @@ from ferrox.lanes.admission import admit
 from ferrox.lanes.desk import DEFINED, OPERATOR, SEEN, TRADER, Desk
 from ferrox.lanes.desk import REFERENCE as LAST
 from ferrox.lanes.ledger import References
-from ferrox.messages import RECORD, RECORD_SIZE, CancelOrder, MassCancel, NewOrder, ReplaceOrder, SetLimit
+from ferrox.messages import RECORD, RECORD_SIZE, CancelOrder, Command, MassCancel, NewOrder, ReplaceOrder, SetLimit
 from ferrox.service.ledger import Ledger, load_ledger, newest_ledger
 from ferrox.terms import Scope, compose_order_id
 from ferrox.testing.sessions import apply_all, to_record, to_records
@@ -58,14 +58,15 @@ SENT = st.lists(st.tuples(st.sampled_from([5, 2_000, 9_999]), st.sampled_from(KI
 
 
 def frame_of(kind: str, reference: int) -> bytes:
-    return {
+    frames: dict[str, Command] = {
         "new": NewOrder(1, 1, 0, 1, reference, 100, 1),
         "cancel": CancelOrder(1, 1),
         "replace": ReplaceOrder(1, 1, 0, 1, 1, 100, 1),
         "account": MassCancel(Scope.ACCOUNT),
         "instrument": MassCancel(Scope.ACCOUNT_IN_INSTRUMENT, 1),
         "unknown": MassCancel(Scope.ACCOUNT_IN_INSTRUMENT, 9),
-    }[kind].pack()
+    }
+    return frames[kind].pack()
 
 
 @pytest.fixture(scope="module")
@@ -229,13 +230,13 @@ def test_a_ledger_knows_limits_prices_and_the_number_of_reports():
 
 def test_a_limit_that_an_engine_rejects_is_none():
     """REJECT-0: what is malformed by its envelope or wrong by a field sets nothing."""
-    good = SetLimit(2, 0, 7, 100).pack()
+    good, other = SetLimit(2, 0, 7, 100).pack(), SetLimit(2, 0, 9, 100).pack()
     records = b"".join(
         [
             to_record(1, SetLimit(9, 0, 0, 5).pack()),
             to_record(2, SetLimit(2, 0, 0, 2**31).pack()),
-            to_record(3, good)[:25] + b"\x10" + to_record(3, good)[26:],
-            to_record(4, good)[:32] + b"\x04\x02" + bytes(6) + b"\x07" + bytes(23),
+            to_record(3, other)[:25] + b"\x10" + to_record(3, other)[26:],
+            to_record(4, other)[:32] + b"\x04\x02" + bytes(6) + b"\x07" + bytes(23),
             to_record(5, good),
         ]
     )
