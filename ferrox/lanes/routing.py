@@ -243,11 +243,11 @@ def expose(desk: Desk, base: i64, price: i64, leaves: i64) -> None:
     A price of 40 bits times lots of 31 is more than a word holds, so the price is taken in two parts.
     """
     value = value_of(price)
-    upper = (value >> VALUE_BITS) * leaves
-    accounts = desk.accounts
-    accounts[base + EXPOSURE_BEYOND] += upper >> VALUE_BITS
     gain(desk, base, (value & VALUE_MASK) * leaves)
-    gain(desk, base, (upper & VALUE_MASK) << VALUE_BITS)
+    if value > VALUE_MASK:
+        upper = (value >> VALUE_BITS) * leaves
+        desk.accounts[base + EXPOSURE_BEYOND] += upper >> VALUE_BITS
+        gain(desk, base, (upper & VALUE_MASK) << VALUE_BITS)
 
 
 def gain(desk: Desk, base: i64, amount: i64) -> None:
@@ -263,11 +263,11 @@ def gain(desk: Desk, base: i64, amount: i64) -> None:
 def relieve(desk: Desk, base: i64, price: i64, quantity: i64) -> None:
     """Take the value of lots off an account's exposure."""
     value = value_of(price)
-    upper = (value >> VALUE_BITS) * quantity
-    accounts = desk.accounts
-    accounts[base + EXPOSURE_BEYOND] -= upper >> VALUE_BITS
     lose(desk, base, (value & VALUE_MASK) * quantity)
-    lose(desk, base, (upper & VALUE_MASK) << VALUE_BITS)
+    if value > VALUE_MASK:
+        upper = (value >> VALUE_BITS) * quantity
+        desk.accounts[base + EXPOSURE_BEYOND] -= upper >> VALUE_BITS
+        lose(desk, base, (upper & VALUE_MASK) << VALUE_BITS)
 
 
 def lose(desk: Desk, base: i64, amount: i64) -> None:
