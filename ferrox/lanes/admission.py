@@ -14,6 +14,7 @@ from ferrox.fast.decode import fault
 from ferrox.fast.layout import (
     ACCOUNT_SHIFT,
     CANCEL_ORDER,
+    DEFINE_INSTRUMENT,
     HALF,
     MARKET,
     MASS_CANCEL,
@@ -33,6 +34,7 @@ from ferrox.lanes.desk import (
     DEFINED,
     DISK_LOW,
     EXPOSURE,
+    EXPOSURE_BEYOND,
     FLIGHT,
     FLIGHT_FIRST,
     FLIGHT_NEXT,
@@ -149,13 +151,13 @@ def judge(
         return BAD_REFERENCE
     if reference <= accounts[base + SEEN]:
         return DUPLICATE_REFERENCE
+    accounts[base + SEEN] = reference
     kind = head & 0xFF
     if kind == NEW_ORDER:
         if ident != reference:
             return BAD_REFERENCE
     elif reference > accounts[base + REFERENCE] + SKIP_MAX:
         return BAD_REFERENCE
-    accounts[base + SEEN] = reference
     account = accounts[base + ACCOUNT]
     envelope = kind | size << 8
     if accounts[base + ROLE] == OPERATOR:
@@ -164,6 +166,8 @@ def judge(
         reason = fault(envelope, head, ident, price, sizes)
         if reason != 0:
             return reason
+        if kind == DEFINE_INSTRUMENT and state[DISK_LOW] != 0:
+            return DISK_IS_LOW
         enter(desk, row, 0, 0, envelope, head, ident, price, sizes)
         accounts[base + REFERENCE] = reference
         accounts[base + TAKEN] += 1
@@ -264,7 +268,7 @@ def weigh(desk: Desk, base: i64, is_new: bool, head: i64, price: i64, quantity: 
     if most == 0:
         most = MONEY_MAX
     held = accounts[base + EXPOSURE] + accounts[base + PENDING_EXPOSURE]
-    if amount > most - held:
+    if amount > most - held or accounts[base + EXPOSURE_BEYOND] != 0:
         return -ABOVE_EXPOSURE
     return amount
 
@@ -276,6 +280,8 @@ def spend(desk: Desk, place: i64, now_ns: i64) -> bool:
     if rate == 0:
         return True
     passed = now_ns - accounts[place + 2]
+    if passed < 0:  # the clock was set back: fill from there, or nothing would until it is where it was
+        accounts[place + 2] = now_ns
     if passed > 0:
         if passed > BILLION:
             passed = BILLION

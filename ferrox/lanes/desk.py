@@ -29,7 +29,7 @@ SEEN: Final = 2  # the last one used on this connection (ENTRY-14)
 ROLE: Final = 3
 KILLED: Final = 4
 OPEN: Final = 5  # orders that rest
-EXPOSURE: Final = 6  # of them
+EXPOSURE: Final = 6  # of them, modulo 2^62
 PENDING: Final = 7  # new orders on their way
 PENDING_EXPOSURE: Final = 8  # of all orders on their way
 MAX_QUANTITY: Final = 9
@@ -46,6 +46,7 @@ CONNECTION: Final = 19  # the number of the connection that gets the account's r
 TAKEN: Final = 20  # commands that went into the ring
 REFUSALS: Final = 21
 FLYING: Final = 22  # commands on their way
+EXPOSURE_BEYOND: Final = 23  # how often 2^62 stands above the exposure: a slide or an old journal may bring it there
 ROW: Final = 24
 
 TRADER: Final = 1

@@ -33,8 +33,10 @@ from ferrox.lanes.desk import (
     CONNECTION,
     DEFINED,
     EXPOSURE,
+    EXPOSURE_BEYOND,
     INSTRUMENT_ROW,
     LAST_PRICE,
+    MONEY_MAX,
     NUMBER,
     OPEN,
     RESTING,
@@ -52,6 +54,8 @@ from ferrox.lanes.desk import (
 REPORT_SIZE: Final = 48
 SEQUENCED_LENGTH: Final = 57
 LETTER_S: Final = 0x53
+VALUE_BITS: Final = 31
+VALUE_MASK: Final = (1 << VALUE_BITS) - 1
 OPERATOR_ROW: Final = 1
 """The operator's row: account 0 is the first that a desk is given."""
 
@@ -81,7 +85,7 @@ def route(desk: Desk, reports: bytes) -> None:
                 connection = accounts[other * ROW + CONNECTION]
                 if connection != 0:
                     deliver(desk, connection, number, reports, at)
-        elif (kind >= MASS_CANCELED or (kind == REJECTED and order_id == 0)) and row != OPERATOR_ROW:
+        elif kind >= MASS_CANCELED or (kind == REJECTED and order_id == 0):
             connection = accounts[OPERATOR_ROW * ROW + CONNECTION]
             if connection != 0:
                 deliver(desk, connection, number, reports, at)
@@ -114,9 +118,9 @@ def collect(desk: Desk, row: i64, first: i64, reports: bytes, writer: BytesWrite
 
 
 def row_of(desk: Desk, order_id: i64) -> i64:
-    """Return the row of the account of an order id, 0 where it has none."""
+    """Return the row of the account of an order id, 0 where it has none; an operator's has no orders (ENTRY-12)."""
     account = order_id >> ACCOUNT_SHIFT
-    if account > desk.account_max or order_id <= 0:
+    if account > desk.account_max or account <= 0:
         return 0
     return i64(desk.rows[account])
 
@@ -213,7 +217,7 @@ def rest_order(desk: Desk, row: i64, order_id: i64, price: i64, leaves: i64) -> 
     desk.state[RESTING] += 1
     base = row * ROW
     desk.accounts[base + OPEN] += 1
-    desk.accounts[base + EXPOSURE] += value_of(price) * leaves
+    expose(desk, base, price, leaves)
 
 
 def reduce(desk: Desk, order_id: i64, quantity: i64) -> None:
@@ -223,7 +227,7 @@ def reduce(desk: Desk, order_id: i64, quantity: i64) -> None:
         return
     slots = desk.slots
     base = slots[slot + OWNER] * ROW
-    desk.accounts[base + EXPOSURE] -= value_of(slots[slot + PRICE]) * quantity
+    relieve(desk, base, slots[slot + PRICE], quantity)
     left = slots[slot + SIZES] - quantity
     slots[slot + SIZES] = left
     if left == 0:
@@ -231,6 +235,49 @@ def reduce(desk: Desk, order_id: i64, quantity: i64) -> None:
         desk.state[RESTING] -= 1
         remove(slots, desk.heads, slot)
         give(slots, ORDERS, slot)
+
+
+def expose(desk: Desk, base: i64, price: i64, leaves: i64) -> None:
+    """Add the value of lots to an account's exposure.
+
+    A price of 40 bits times lots of 31 is more than a word holds, so the price is taken in two parts.
+    """
+    value = value_of(price)
+    gain(desk, base, (value & VALUE_MASK) * leaves)
+    if value > VALUE_MASK:
+        upper = (value >> VALUE_BITS) * leaves
+        desk.accounts[base + EXPOSURE_BEYOND] += upper >> VALUE_BITS
+        gain(desk, base, (upper & VALUE_MASK) << VALUE_BITS)
+
+
+def gain(desk: Desk, base: i64, amount: i64) -> None:
+    """Add less than 2^62 to an account's exposure."""
+    accounts = desk.accounts
+    exposure = accounts[base + EXPOSURE] + amount
+    if exposure > MONEY_MAX:
+        exposure = exposure - MONEY_MAX - 1
+        accounts[base + EXPOSURE_BEYOND] += 1
+    accounts[base + EXPOSURE] = exposure
+
+
+def relieve(desk: Desk, base: i64, price: i64, quantity: i64) -> None:
+    """Take the value of lots off an account's exposure."""
+    value = value_of(price)
+    lose(desk, base, (value & VALUE_MASK) * quantity)
+    if value > VALUE_MASK:
+        upper = (value >> VALUE_BITS) * quantity
+        desk.accounts[base + EXPOSURE_BEYOND] -= upper >> VALUE_BITS
+        lose(desk, base, (upper & VALUE_MASK) << VALUE_BITS)
+
+
+def lose(desk: Desk, base: i64, amount: i64) -> None:
+    """Take less than 2^62 off an account's exposure."""
+    accounts = desk.accounts
+    exposure = accounts[base + EXPOSURE] - amount
+    if exposure < 0:
+        exposure = exposure + MONEY_MAX + 1
+        accounts[base + EXPOSURE_BEYOND] -= 1
+    accounts[base + EXPOSURE] = exposure
 
 
 def value_of(price: i64) -> i64:

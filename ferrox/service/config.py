@@ -17,6 +17,7 @@ from ferrox.errors import UsageError
 from ferrox.journal import Durability
 from ferrox.journal.layout import SEGMENT_RECORDS, SEGMENT_RECORDS_MAX
 from ferrox.journal.storage import BACKENDS
+from ferrox.service.board import ROLES
 from ferrox.terms import (
     INSTRUMENT_CAPACITY,
     INSTRUMENT_CAPACITY_MAX,
@@ -32,6 +33,8 @@ from ferrox.terms import (
 
 STATES: Final = {state.name.lower().replace("_", "-"): int(state) for state in TradingState}
 MONEY_MAX: Final = 2**62 - 1
+CORE_MAX: Final = 1_023
+"""Cores that the affinity of a process can name, by default on Linux."""
 
 
 def _whole(low: int, high: int) -> Any:
@@ -78,21 +81,44 @@ def _truth(_owner: object, attribute: "attrs.Attribute[Any]", value: object) -> 
 
 
 def _endpoint(_owner: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Check that a value is ADDRESS:PORT."""
+    try:
+        split(str(value))
+    except ValueError:
+        raise UsageError(f"{attribute.name}: expected ADDRESS:PORT with an IPv4 address, found {value!r}") from None
+
+
+def _endpoint_or_none(owner: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     """Check that a value is ADDRESS:PORT, or empty."""
     if value != "":
-        try:
-            split(str(value))
-        except ValueError:
-            raise UsageError(f"{attribute.name}: expected ADDRESS:PORT with an IPv4 address, found {value!r}") from None
+        _endpoint(owner, attribute, value)
+
+
+def _address(_owner: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Check that a value is an IPv4 address."""
+    try:
+        ipaddress.IPv4Address(str(value))
+    except ValueError:
+        raise UsageError(f"{attribute.name}: expected an IPv4 address, found {value!r}") from None
+
+
+def _cores(_owner: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Check that a value is a table of roles, each with the number of a core."""
+    if not isinstance(value, dict):
+        raise UsageError(f"{attribute.name}: expected a table of roles and cores, found {value!r}")
+    for role, core in value.items():
+        if role not in ROLES:
+            raise UsageError(f"{attribute.name}: expected one of {', '.join(ROLES)}, found {role!r}")
+        if not isinstance(core, int) or isinstance(core, bool) or not 0 <= core <= CORE_MAX:
+            raise UsageError(f"{attribute.name}: {role}: expected a whole number from 0 to {CORE_MAX}, found {core!r}")
 
 
 def split(endpoint: str) -> tuple[str, int]:
     """Return address and port of an endpoint; raise ValueError when it is none."""
     address, _, port = endpoint.rpartition(":")
-    number = int(port)
-    if not 0 <= number <= 65_535:
+    if not (port.isascii() and port.isdecimal() and int(port) <= 65_535):
         raise ValueError(port)
-    return str(ipaddress.IPv4Address(address)), number
+    return str(ipaddress.IPv4Address(address)), int(port)
 
 
 @frozen(kw_only=True)
@@ -140,9 +166,9 @@ class EntryConfig:
 class FeedConfig:
     """The feed, and what repairs it."""
 
-    line_a: str = field(default="239.255.70.1:7101", validator=_endpoint)
-    line_b: str = field(default="239.255.70.2:7102", validator=_endpoint)
-    interface: str = field(default="127.0.0.1", validator=_text)
+    line_a: str = field(default="239.255.70.1:7101", validator=_endpoint_or_none)
+    line_b: str = field(default="239.255.70.2:7102", validator=_endpoint_or_none)
+    interface: str = field(default="127.0.0.1", validator=_address)
     ttl: int = field(default=0, validator=_whole(0, 255))
     retransmission: str = field(default="127.0.0.1:7103", validator=_endpoint)
     snapshots: str = field(default="127.0.0.1:7104", validator=_endpoint)
@@ -182,14 +208,14 @@ class ProcessesConfig:
     """Where processes run, and how they wait."""
 
     spin_us: int = field(default=50, validator=_whole(0, 1_000_000))
-    pin: dict[str, int] = field(factory=dict)
+    pin: dict[str, int] = field(factory=dict, validator=_cores)
 
 
 @frozen(kw_only=True)
 class MetricsConfig:
     """Metrics for Prometheus, over HTTP."""
 
-    listen: str = field(default="127.0.0.1:7105", validator=_endpoint)
+    listen: str = field(default="127.0.0.1:7105", validator=_endpoint_or_none)
 
 
 @frozen(kw_only=True)
@@ -281,14 +307,14 @@ def read_config(path: str | Path) -> Config:
 def _section(path: str | Path, where: str, kind: type, table: object) -> Any:
     """Return a section as its class, every key of it known and in order."""
     if not isinstance(table, dict):
-        raise UsageError(f"{path}: {where}: expected a table, found {table!r}")
+        raise UsageError(f"{path}: {where.strip()}: expected a table, found {table!r}")
     _expect_known(path, where, table, [attribute.name for attribute in attrs.fields(kind)])
     try:
         return kind(**table)
     except UsageError as error:
         raise UsageError(f"{path}: {where}{error}") from None
     except TypeError:
-        raise UsageError(f"{path}: {where}: the key number is missing") from None
+        raise UsageError(f"{path}: {where.strip()}: the key number is missing") from None
 
 
 def _expect_known(path: str | Path, where: str, table: dict[str, Any], known: list[str]) -> None:

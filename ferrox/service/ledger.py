@@ -7,6 +7,7 @@ need not begin at the first record either (SNAP-11).
 
 import json
 import os
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +18,14 @@ from ferrox.decode import fault
 from ferrox.errors import SnapshotCorrupt
 from ferrox.files import open_directory, publish
 from ferrox.lanes.ledger import References
-from ferrox.messages import COMMAND, RECORD_SIZE, REPORT_DTYPE, REPORT_SIZE
+from ferrox.messages import COMMAND, COMMAND_SIZE, RECORD_SIZE, REPORT_DTYPE, REPORT_SIZE
 from ferrox.terms import CommandKind, ReportKind
 
 FORMAT: Final = 1
 SUFFIX: Final = ".ledger"
+FILE_NAME: Final = re.compile(r"[0-9]{20}\.ledger")
 KIND_AT: Final = 24
+SIZE_AT: Final = 25
 SET_LIMIT: Final = int(CommandKind.SET_LIMIT)
 TRADE: Final = int(ReportKind.TRADE)
 
@@ -51,7 +54,9 @@ class Ledger:
         kinds = records[KIND_AT::RECORD_SIZE]
         index = kinds.find(SET_LIMIT)
         while index >= 0:
-            self.learn(records[index * RECORD_SIZE + 32 : (index + 1) * RECORD_SIZE])
+            start = index * RECORD_SIZE
+            if records[start + SIZE_AT] == COMMAND_SIZE:
+                self.learn(records[start + 32 : start + RECORD_SIZE])
             index = kinds.find(SET_LIMIT, index + 1)
         self.sequence += len(records) // RECORD_SIZE
         self.time_ns = int.from_bytes(records[-48:-40], "little")
@@ -63,8 +68,8 @@ class Ledger:
     def learn(self, frame: bytes) -> None:
         """Take down what a SetLimit sets, if it is in order."""
         fields = COMMAND.unpack(frame)
-        _, limit, _, _, instrument, account, value, _, _ = fields
-        if not fault(*fields):
+        kind, limit, _, _, instrument, account, value, _, _ = fields
+        if kind == SET_LIMIT and not fault(*fields):
             self.limits[limit, instrument, account] = value
 
     def pack(self, uuid: bytes) -> bytes:
@@ -86,9 +91,16 @@ class Ledger:
     def unpack(cls, data: bytes, path: str, uuid: bytes, sequence: int) -> "Ledger":
         """Return what a file holds; raise `SnapshotCorrupt` when a byte of it is out of order."""
         line, _, digest = data.partition(b"\n")
-        if digest.strip().decode("ascii", "replace") != sha256(line + b"\n").hexdigest():
+        if digest != sha256(line + b"\n").hexdigest().encode() + b"\n":
             raise SnapshotCorrupt(f"{path}: offset {len(line) + 1}: expected the SHA-256 of the line before")
-        fields: dict[str, Any] = json.loads(line)
+        try:
+            return cls._unpack(json.loads(line), path, uuid, sequence)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SnapshotCorrupt(f"{path}: expected the fields of a ledger: {error!r}") from None
+
+    @classmethod
+    def _unpack(cls, fields: dict[str, Any], path: str, uuid: bytes, sequence: int) -> "Ledger":
+        """Return what the fields of a file say."""
         if (fields["format"], fields["uuid"], fields["sequence"]) != (FORMAT, uuid.hex(), sequence):
             raise SnapshotCorrupt(f"{path}: expected format {FORMAT}, this journal and sequence {sequence}")
         ledger = cls()
@@ -123,6 +135,8 @@ def load_ledger(directory: str | os.PathLike[str], uuid: bytes, sequence: int) -
 def newest_ledger(directory: str | os.PathLike[str], uuid: bytes, until: int | None = None) -> int:
     """Return the highest sequence number, at most `until`, that has a sound ledger; 0 when none has."""
     for path in sorted(Path(directory).glob(f"*{SUFFIX}"), reverse=True):
+        if not FILE_NAME.fullmatch(path.name):
+            continue
         sequence = int(path.stem)
         if until is not None and sequence > until:
             continue
