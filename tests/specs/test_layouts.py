@@ -14,7 +14,7 @@ SPECS = Path(__file__).parents[2] / "specs"
 
 # Where a layout is written in code: its dtype is NAME_DTYPE there, its struct NAME.  A table that is in none of these
 # modules fails its test, so that no table stands without code.
-MODULES = ("ferrox.messages", "ferrox.state", "ferrox.journal.layout", "ferrox.snapshot", "ferrox.mold")
+MODULES = ("ferrox.messages", "ferrox.state", "ferrox.journal.layout", "ferrox.snapshot", "ferrox.entry", "ferrox.mold")
 
 # The dtype's type string for each word of the tables' type column; "-" is bytes or a layout of its own.
 TYPES = {"u8": "|u1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "i64": "<i8", "u16b": ">u2", "u64b": ">u8"}

@@ -98,7 +98,8 @@ class Service:
             )
         self.config = read_config(self.config_file)
         self.journal = folder / "journal"
-        self.process = None
+        self.process: subprocess.Popen[bytes]
+        self.opened: list[Client | Wire] = []
 
     def start(self):
         self.log = (self.folder / "log").open("ab")
@@ -107,7 +108,6 @@ class Service:
             stdout=subprocess.DEVNULL,
             stderr=self.log,
         )
-        self.opened = []
         return self
 
     def until_ready(self):
@@ -125,9 +125,14 @@ class Service:
     def __enter__(self):
         return self.start().until_ready()
 
-    def __exit__(self, *_):
+    def let_go(self):
+        """Close every connection that was opened to it."""
         for one in self.opened:
             one.close()
+        self.opened.clear()
+
+    def __exit__(self, *_):
+        self.let_go()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -171,6 +176,7 @@ class Service:
             deadline = time.monotonic() + READY_SECONDS
             while accepted == (b"J", b"U") and time.monotonic() < deadline:
                 # The gateway has not noticed yet that an earlier connection is gone.
+                time.sleep(0.01)
                 wire = Wire(self.row("gateway")["port"])
                 self.opened.append(wire)
                 accepted = wire.login(user, **options)
@@ -207,7 +213,7 @@ class Wire:
         self.socket = socket.create_connection(("127.0.0.1", port), 10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
-        self.queue = []
+        self.queue: list[tuple[bytes, bytes]] = []
         self.reference = 0
         letter, payload = self.next()
         assert letter == b"C"
