@@ -112,7 +112,8 @@ class Follower:
         self._from = 0  # the number of the last state: a trade up to it is history, and counts in no rate
         self._passed: deque[tuple[int, bytes]] = deque()  # what was read and is not in the books
         self._before: Counter[str] = Counter()  # what the receiver had counted when the history was there
-        self._state_at = 0.0
+        self._state_due = 0.0
+        self._allowed = BEHIND_REPORTS
         self._behind_at = -TOLD_SECONDS
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
@@ -223,13 +224,20 @@ class Follower:
                 self._leave.wait(taken)  # half of a core is enough; what comes meanwhile waits in the sockets
         elif receiver.ended:
             self._leave.wait(READ_SECONDS)
-        if self._seen.whole and self.published - self._position > BEHIND_REPORTS:
+        lag = self.published - self._position
+        if lag <= BEHIND_REPORTS:
+            self._allowed = BEHIND_REPORTS
+        elif lag > self._allowed and self._seen.whole:
             self._folding = False
         if not self._folding:
             self._behind_at = time.monotonic()
-            if self._behind_at - self._state_at >= STATE_SECONDS:
-                self._state_at = self._behind_at
+            if self._behind_at >= self._state_due:
                 self._catch_up(receiver)
+                # The larger the books, the longer a state takes, and the more is published meanwhile: that much is no
+                # reason to take another one.
+                now = time.monotonic()
+                self._state_due = now + max(STATE_SECONDS, 4 * (now - self._behind_at))
+                self._allowed = max(BEHIND_REPORTS, 2 * (self.published - self._seen.number))
         self._tell(receiver)
 
     def _catch_up(self, receiver: FeedReceiver) -> None:
@@ -246,7 +254,7 @@ class Follower:
             return
         self._position = position
         left = position - snapshot.number
-        if left > BEHIND_REPORTS or (left > 0 and not (passed and passed[0][0] <= snapshot.number + 1)):
+        if left > PASSED_REPORTS or (left > 0 and not (passed and passed[0][0] <= snapshot.number + 1)):
             self._folding = False  # what is shown is the state, until the next one
             return
         for _, reports in passed:
@@ -359,7 +367,7 @@ class Watch:
         instrument = self.instrument
         trades = [] if instrument is None else self.follower.last_trades(instrument)
         matcher, ring, tape = rows["matcher"], status["ring"], status["tape"]
-        readers = {"gateway": rows["gateway"]["number"], "publisher": rows["publisher"]["number"]}
+        quiet_ms = 0 if self.answers else int((time.monotonic() - self.asked) * 1e3)
         return {
             "verb": "watch",
             "config": status["config"],
@@ -381,7 +389,7 @@ class Watch:
             },
             "ring": {"waiting": max(0, ring["waiting"]), "capacity": ring["capacity"]},
             "tape": {
-                "unread": max(0, *(tape["last"] - number for number in readers.values())),
+                "unread": max(tape["unread"].values()),
                 "last": tape["last"],
                 "capacity": tape["capacity"],
             },
@@ -398,10 +406,10 @@ class Watch:
             },
             "processes": {
                 role: {
-                    "state": rows[role]["state"],
+                    "state": rows[role]["state"] if self.answers else "unknown",
                     "pid": rows[role]["pid"],
                     "restarts": max(0, rows[role]["starts"] - 1),
-                    "beat_ms": max(0, rows[role]["beat_ms"]),
+                    "beat_ms": max(0, rows[role]["beat_ms"]) + quiet_ms,
                 }
                 for role in ROLES
             },

@@ -8,7 +8,7 @@ for.  A counter of a process begins at 0 again when the process does, as Prometh
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final, NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -19,10 +19,9 @@ from prometheus_client.registry import Collector
 
 from ferrox.errors import UsageError
 from ferrox.lanes.ring import PUSHED, TAKEN
-from ferrox.lanes.tape import ATTACHED, READERS, STRIDE, WRITTEN
+from ferrox.lanes.tape import WRITTEN
 from ferrox.service.board import ROLES, Board, State
 from ferrox.service.config import Config, split
-from ferrox.service.links import READERS as TAPE_READERS
 from ferrox.service.links import Links
 
 SILENT_SECONDS: Final = 5.0
@@ -159,17 +158,11 @@ class BoardCollector(Collector):
         yield _family(
             "ferrox_tape_unread_reports",
             "Reports on the tape that a reader, for whom the matcher waits, has not read yet.",
-            {role: unread(tape, reader) for role, reader in TAPE_READERS.items()},
+            self.links.unread(),
         )
 
 
-def unread(tape: memoryview, reader: int) -> int:
-    """Return how far an attached reader of the tape is behind, 0 for one that is not attached."""
-    line = READERS + reader * STRIDE
-    return max(0, tape[WRITTEN] - tape[line]) if tape[line + ATTACHED] else 0
-
-
-def _family(name: str, text: str, values: dict[str, float]) -> Metric:
+def _family(name: str, text: str, values: Mapping[str, float]) -> Metric:
     """Return a metric with a sample for each process."""
     kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
     family = kind(name, text, labels=["process"])

@@ -238,7 +238,7 @@ class Supervisor:
             "durability": self.config.venue.durability,
             "feed": {"line_a": self.config.feed.line_a, "line_b": self.config.feed.line_b},
             "ring": {"capacity": self.config.memory.ring, "waiting": _waiting(self.links)},
-            "tape": {"capacity": self.config.memory.tape, "last": tape[32]},
+            "tape": {"capacity": self.config.memory.tape, "last": tape[32], "unread": self.links.unread()},
             "processes": processes,
         }
 
