@@ -54,6 +54,7 @@ VERBS: Final = {
     "status": ("status", "Show how a running service is."),
     "stop": ("status:stop", "Stop a running service in order."),
     "verify": ("verify", "Check every byte of a journal, and both engines on it."),
+    "watch": ("watch", "Watch a running service: book, trades, rates, processes."),
 }
 """Each verb, its module (and what it is called there, if not `command`), and what the list of verbs says of it."""
 

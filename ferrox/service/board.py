@@ -35,7 +35,7 @@ class State(IntEnum):
 
 
 NAMES: Final = {
-    "supervisor": ("started_ns", "session_epoch", "stopping"),
+    "supervisor": ("started_ns", "session_epoch", "stopping", "metrics_port"),
     "matcher": (
         "sequence",
         "durable",

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Final, Self
 
 from ferrox.lanes.ring import SLEEPING, Ring, make_ring
-from ferrox.lanes.tape import make_tape
+from ferrox.lanes.tape import ATTACHED, STRIDE, WRITTEN, make_tape
+from ferrox.lanes.tape import READERS as FIRST_READER
 from ferrox.service.board import make_board
 from ferrox.service.config import Config
 from ferrox.shared import Shared
@@ -71,6 +72,14 @@ class Links:
         for name, reader in READERS.items():
             if bits >> reader & 1:
                 self.wake(name)
+
+    def unread(self) -> dict[str, int]:
+        """Return how many reports each reader that the tape waits for has still to read; 0 for one that is away."""
+        words = self.tape.words
+        lines = {name: FIRST_READER + reader * STRIDE for name, reader in READERS.items()}
+        return {
+            name: max(0, words[WRITTEN] - words[line]) if words[line + ATTACHED] else 0 for name, line in lines.items()
+        }
 
     def push(self, ring: Ring, records: bytes) -> int:
         """Push records for the matcher, wake it if it sleeps, and return how many were taken."""

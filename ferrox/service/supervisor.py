@@ -18,13 +18,16 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ferrox.errors import UsageError
 from ferrox.service.board import ROLES, Board, Row, State
 from ferrox.service.config import Config
 from ferrox.service.links import Links
 from ferrox.service.process import PROGRAM, Teller
+
+if TYPE_CHECKING:
+    from ferrox.service.metrics import MetricsServer
 
 CHILDREN: Final = ("matcher", "shadow", "publisher", "retransmitter", "gateway")
 """In the order in which they are started."""
@@ -51,6 +54,9 @@ class Supervisor:
         self.board = Board(self.links.board)
         self.row = Row(self.board, "supervisor")
         self.row.put(started_ns=time.time_ns())
+        self.metrics = _measured(config, self.links)
+        if self.metrics:
+            self.row.put(metrics_port=self.metrics.port)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.pidfds: dict[int, str] = {}
         self.poll = select.poll()
@@ -181,6 +187,8 @@ class Supervisor:
         with suppress(OSError):
             self.config.control.unlink()
         self.row.state(State.STOPPED)
+        if self.metrics:
+            self.metrics.close()
         self.tell("stopped", exit_status=self.status)
         os.close(self.lock)
 
@@ -230,7 +238,7 @@ class Supervisor:
             "durability": self.config.venue.durability,
             "feed": {"line_a": self.config.feed.line_a, "line_b": self.config.feed.line_b},
             "ring": {"capacity": self.config.memory.ring, "waiting": _waiting(self.links)},
-            "tape": {"capacity": self.config.memory.tape, "last": tape[32]},
+            "tape": {"capacity": self.config.memory.tape, "last": tape[32], "unread": self.links.unread()},
             "processes": processes,
         }
 
@@ -239,6 +247,15 @@ def _waiting(links: Links) -> int:
     """Return how many records are in the ring."""
     words = links.ring.words
     return words[16] - words[32]
+
+
+def _measured(config: Config, links: Links) -> "MetricsServer | None":
+    """Return a server of the metrics if one is wanted; only then is its library imported."""
+    if not config.metrics.listen:
+        return None
+    from ferrox.service.metrics import MetricsServer
+
+    return MetricsServer(config, links)
 
 
 def _lock(path: Path) -> int:
@@ -272,10 +289,10 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def ask(control: Path, request: dict[str, Any]) -> dict[str, Any]:
+def ask(control: Path, request: dict[str, Any], *, timeout: float = 5.0) -> dict[str, Any]:
     """Ask a running service, and return its answer; raise `UsageError` when none runs."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(5.0)
+        client.settimeout(timeout)
         try:
             client.connect(str(control))
             client.sendall(json.dumps(request).encode())
@@ -289,5 +306,7 @@ def ask(control: Path, request: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(
                 f"{control}: no service answers there ({error.strerror or error}); start one with: ferrox serve"
             ) from None
+    if not data.endswith(b"\n"):
+        raise UsageError(f"{control}: the service went away before it answered; start one with: ferrox serve")
     answer: dict[str, Any] = json.loads(data)
     return answer
