@@ -28,7 +28,7 @@ ALLOWED = {
     "ferrox.reference": (*WORDS, "ferrox.decode", "ferrox.state", "ferrox.engine", "ferrox.reference"),
     "ferrox.fast": ("ferrox.errors", "ferrox.fast"),
     "ferrox.entry": ("ferrox.errors",),
-    "ferrox.mold": ("ferrox.errors",),
+    "ferrox.mold": ("ferrox.errors", "ferrox.lanes.packets"),
     "ferrox.shared": ("ferrox.errors",),
     "ferrox.lanes": ("ferrox.errors", "ferrox.fast", "ferrox.lanes", "ferrox.shared"),
     "ferrox.users": ("ferrox.entry", "ferrox.errors", "ferrox.terms"),
