@@ -56,9 +56,13 @@ class Measured(Service):  # type: ignore[misc]
             for price, quantity in ((99, 8), (98, 4)):
                 maker.wait(maker.buy(quantity, price))
             taker.wait(taker.buy(13, 102))
-        until(
-            lambda: self.row("publisher")["number"] == self.row("matcher")["reports"] == self.row("shadow")["reports"]
-        )
+        until(self.told)
+
+    def told(self):
+        """Whether every process has told the board of every report."""
+        rows = self.status()["processes"]
+        words = {"gateway": "number", "publisher": "number", "shadow": "reports"}
+        return {rows[role][word] for role, word in words.items()} == {rows["matcher"]["reports"]}
 
     def watch(self, *arguments):
         return subprocess.run(
