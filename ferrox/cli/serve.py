@@ -1,10 +1,8 @@
 """`ferrox serve`: the matching service."""
 
-import sys
-
 import click
 
-from ferrox.cli.output import examples, print_note
+from ferrox.cli.output import examples, json_option, print_json, print_note
 from ferrox.cli.service import config_option
 from ferrox.cli.signals import noted
 from ferrox.fast import COMPILED
@@ -21,7 +19,8 @@ from ferrox.service.supervisor import Supervisor
     )
 )
 @config_option
-def command(config_file: str) -> int:
+@json_option
+def command(config_file: str, as_json: bool) -> int:
     """Run the matching service that a configuration describes, until Ctrl-C or SIGTERM.
 
     It takes orders by TCP, keeps each in the journal before it is matched, and publishes every report by multicast. A
@@ -46,5 +45,15 @@ def command(config_file: str) -> int:
                 supervisor.tell("ready", entry=port, feed=config.feed.line_a, journal=str(config.journal))
 
         status = supervisor.run(lambda: bool(notes), turn=turn)
-    sys.stdout.flush()
+    if as_json:
+        matcher = supervisor.board.row("matcher")
+        print_json(
+            {
+                "verb": "serve",
+                "stopped": notes[0] if notes else "asked" if not status else "failed",
+                "exit_status": status,
+                "last_sequence": matcher["sequence"],
+                "reports": matcher["reports"],
+            }
+        )
     return status
