@@ -13,8 +13,8 @@ SOURCES := $(shell find ferrox -name '*.py') setup.py pyproject.toml
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-run: compiled  ## set up, then run a simulated session and prove its replay equal
-	PYTHONPATH=$(COMPILED) $(BIN)/ferrox demo
+run: compiled  ## set up, then run the whole service, kill its matcher in the middle, and prove that nothing was lost
+	PYTHONPATH=$(COMPILED) $(BIN)/ferrox rehearse
 
 test: test-compiled test-pure  ## set up, then pass every test on the compiled and on the pure build
 

@@ -31,6 +31,7 @@ from ferrox.service.config import Config
 from ferrox.service.ledger import load_ledger, newest_ledger
 from ferrox.service.links import Links, Nap
 from ferrox.shared import SharedCorrupt
+from ferrox.state import digest
 from ferrox.terms import CommandKind
 
 SET_LIMIT: Final = int(CommandKind.SET_LIMIT)
@@ -314,9 +315,11 @@ class Matcher:
         self.row.state(State.STOPPING)
         epoch = Board(self.links.board).get("matcher", "epoch")
         uuid = self.journal.uuid
-        self.journal.close()
+        seal = self.journal.close()
+        self.engine.apply(seal)  # so that this engine has heard all that a replay will hear
         write_session(self.directory, Session(uuid, epoch, boot_id(), clean=True))
         self._say_ended()
+        self.tell("ended", sequence=self.journal.sequence, report=self.number, state=digest(self.engine.snapshot()))
         self.row.state(State.STOPPED)
 
     def _say_ended(self) -> None:

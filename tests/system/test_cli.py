@@ -39,7 +39,7 @@ NEEDED = {
     "verify": ["flow"],
 }
 QUICK = NEEDED | {"demo": ["--commands", "2000"]}
-SERVED = ("halt", "kill-switch", "limit", "resume", "send", "serve", "status", "stop", "watch")
+SERVED = ("halt", "kill-switch", "limit", "rehearse", "resume", "send", "serve", "status", "stop", "watch")
 """Verbs that speak to a running service; tests/system/test_cli_service.py has one for them."""
 
 

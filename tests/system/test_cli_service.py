@@ -130,3 +130,26 @@ def test_what_init_writes_is_a_service(tmp_path):
     assert (tmp_path / "new" / "ferrox.users").stat().st_mode & 0o777 == 0o600
     assert again.returncode == 2
     assert b"is not replaced" in again.stderr
+
+
+@pytest.mark.parametrize("role", ["matcher", "gateway", "none"])
+def test_a_rehearsal_loses_nothing_and_proves_it(role, tmp_path):
+    """RING-6, RING-10, FEED-14: the clients, the feed, the live engine and the oracle have the same."""
+    run = subprocess.run(
+        [sys.executable, "-m", "ferrox", "rehearse", "--seconds", "4", "--rate", "200", "--kill", role, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=tmp_path,
+    )
+
+    assert run.returncode == 0, run.stderr + run.stdout
+    told = json.loads(run.stdout)
+    assert told["proved"]
+    assert (told["lost"], told["doubled"], told["wrong"]) == (0, 0, 0)
+    assert told["commands"] == told["answered"] > 100
+    assert told["trades"]
+    assert told["feed_digest"] == told["reports_digest"]
+    assert told["live_state_digest"] == told["state_digest"]
+    assert bool(told["back_after_seconds"]) == (role != "none")
