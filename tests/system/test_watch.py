@@ -179,6 +179,22 @@ def test_an_instrument_that_is_not_defined_is_one_line(traded):
     assert done.stderr == "ferrox: instrument 9 is not defined; defined are: 1, 2\n"
 
 
+@pytest.mark.parametrize("option", ["--once", "--json"])
+def test_a_reader_that_went_away_and_a_full_disk_end_it_as_any_verb(option, traded):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [*FERROX, "watch", "--config", traded.config_file, option, "--seconds", "0.1"]
+
+    gone = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(write_end)
+    with Path("/dev/full").open("wb") as full:
+        disk = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+
+    assert (gone.returncode, gone.stderr) == (128 + signal.SIGPIPE, "")
+    assert (disk.returncode, len(disk.stderr.splitlines())) == (2, 1)
+    assert "No space left on device" in disk.stderr
+
+
 def test_a_live_picture_asks_for_a_terminal(traded):
     done = traded.watch()
 
