@@ -257,7 +257,9 @@ class MetricsServer:
             ) from None
         self.server.set_app(make_application(BoardCollector(config, links)))
         self.port: int = self.server.server_port
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(POLL_SECONDS,), name="metrics", daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, args=(POLL_SECONDS,), name="metrics", daemon=True
+        )
         self.thread.start()
 
     def close(self) -> None:
