@@ -21,7 +21,7 @@ from ferrox.client.arbiter import FeedState
 from ferrox.client.feed import Feed, FeedReceiver, fetch_snapshot
 from ferrox.depth import Books, ForeignReport
 from ferrox.errors import CorruptInput, UsageError
-from ferrox.messages import REPORT_DTYPE, Report, unpack_reports
+from ferrox.messages import REPORT_DTYPE, REPORT_SIZE, Report, unpack_reports
 from ferrox.mold import Line, Snapshot
 from ferrox.service.board import ROLES
 from ferrox.service.config import Config, split
@@ -38,6 +38,8 @@ PASSED_REPORTS: Final = 1 << 19
 """Reports that are kept to lead on from the next state, 24 MB."""
 BEHIND_REPORTS: Final = 50_000
 """How far the books may be behind what was published before they begin again with a state."""
+PIECE: Final = 4_096 * REPORT_SIZE
+"""Bytes of reports that are folded at a time."""
 STATE_SECONDS: Final = 1.0
 """From one state to the next, at least: the shadow has other work too."""
 TOLD_SECONDS: Final = 3.0
@@ -252,13 +254,14 @@ class Follower:
         if moved:
             receiver.arbiter.begin(snapshot.session, snapshot.number + 1)
             return
-        self._position = position
+        self._position = self._from = position  # the stream goes on where it was
         left = position - snapshot.number
         if left > PASSED_REPORTS or (left > 0 and not (passed and passed[0][0] <= snapshot.number + 1)):
             self._folding = False  # what is shown is the state, until the next one
             return
         for _, reports in passed:
-            self._fold(reports)
+            if self._folding:
+                self._fold(reports)
 
     def _take(self, number: int, reports: bytes) -> None:
         """Take reports into the books, unless those were let go, and their trades onto the tape."""
@@ -279,15 +282,16 @@ class Follower:
             self._passed.popleft()
 
     def _fold(self, reports: bytes) -> None:
-        """Take reports into the books; what the books hold already they pass over."""
+        """Take reports into the books, in pieces, so that no picture waits long; what the books hold they pass over."""
+        assert self.books is not None
+        try:
+            for start in range(0, len(reports), PIECE):
+                with self.lock:
+                    self.books.fold(reports[start : start + PIECE])
+        except ForeignReport:
+            self._folding = False
+            return
         with self.lock:
-            if self.books is None or not self._folding:
-                return
-            try:
-                self.books.fold(reports)
-            except ForeignReport:
-                self._folding = False
-                return
             self._seen.number = max(self._seen.number, self._position)
 
     def _tell(self, receiver: FeedReceiver) -> None:

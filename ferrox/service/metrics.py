@@ -28,6 +28,8 @@ SILENT_SECONDS: Final = 5.0
 """A process that runs and has not said so for this long hangs, and the service is not well."""
 REQUEST_SECONDS: Final = 5.0
 """How long a connection may take with its request."""
+POLL_SECONDS: Final = 0.1
+"""From one look to the next whether to end."""
 
 Words = dict[str, tuple[str, float]]
 
@@ -255,7 +257,9 @@ class MetricsServer:
             ) from None
         self.server.set_app(make_application(BoardCollector(config, links)))
         self.port: int = self.server.server_port
-        self.thread = threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, args=(POLL_SECONDS,), name="metrics", daemon=True
+        )
         self.thread.start()
 
     def close(self) -> None:

@@ -181,14 +181,14 @@ class Supervisor:
                 status = child.wait()
             if role == "matcher" and status and not self.status:
                 self.status = status if status > 0 else 70
+        if self.metrics:
+            self.metrics.close()
         for client in self.clients.values():
             client.close()
         self.listener.close()
         with suppress(OSError):
             self.config.control.unlink()
         self.row.state(State.STOPPED)
-        if self.metrics:
-            self.metrics.close()
         self.tell("stopped", exit_status=self.status)
         os.close(self.lock)
 

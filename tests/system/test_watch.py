@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -20,13 +21,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ferrox.cli import watching
-from ferrox.cli.watching import Watch
-from ferrox.depth import Books
+from ferrox.cli.watching import Follower, Watch
 from ferrox.errors import UsageError
+from ferrox.messages import NewOrder
 from ferrox.service.board import NAMES, OWN, ROLES, Board, State
 from ferrox.service.config import read_config
 from ferrox.service.links import Links
 from ferrox.service.metrics import FAMILIES, NO_METRIC, SILENT_SECONDS, MetricsServer, ailments
+from ferrox.terms import Side, TimeInForce
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; the kit stands beside this file
 
@@ -177,6 +179,22 @@ def test_an_instrument_that_is_not_defined_is_one_line(traded):
     assert done.stderr == "ferrox: instrument 9 is not defined; defined are: 1, 2\n"
 
 
+@pytest.mark.parametrize("option", ["--once", "--json"])
+def test_a_reader_that_went_away_and_a_full_disk_end_it_as_any_verb(option, traded):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [*FERROX, "watch", "--config", traded.config_file, option, "--seconds", "0.1"]
+
+    gone = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(write_end)
+    with Path("/dev/full").open("wb") as full:
+        disk = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+
+    assert (gone.returncode, gone.stderr) == (128 + signal.SIGPIPE, "")
+    assert (disk.returncode, len(disk.stderr.splitlines())) == (2, 1)
+    assert "No space left on device" in disk.stderr
+
+
 def test_a_live_picture_asks_for_a_terminal(traded):
     done = traded.watch()
 
@@ -270,17 +288,22 @@ def test_a_watch_goes_on_while_processes_die_and_ctrl_c_ends_it_as_any_verb(serv
         assert live.shown.endswith(b"\x1b[?25h\x1b[?1049l")  # the cursor and the screen are as they were
 
 
-def test_a_service_that_ends_and_comes_back_is_watched_on(service):
+@pytest.mark.parametrize(("fresh", "asked"), [(False, r"ask  102  34 \(2\)"), (True, r"ask  102  17 \(1\)")])
+def test_a_service_that_ends_and_comes_back_is_watched_on_be_it_with_another_journal(fresh, asked, service):
     with Live(service) as live:
         until(lambda: live.shows(r"ask  102  17 \(1\)"))
 
         service.stop()
         until(lambda: live.shows("^NOT ANSWERING") and live.shows("matcher +unknown"))
         service.log.close()
+        if fresh:
+            shutil.rmtree(service.journal)
         service.start().until_ready()
         service.trade()
+        with service.client("maker") as maker:
+            maker.wait(maker.buy(6, 100))
 
-        until(lambda: live.shows("^ready") and live.shows(r"ask  102  34 \(2\)"))
+        until(lambda: live.shows("^ready") and live.shows(asked) and live.shows(r"bid  100   6 \(1\)"))
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(140, 40), (60, 30), (30, 10)])
@@ -300,36 +323,38 @@ def test_a_picture_keeps_to_the_terminal_and_to_its_seconds(columns, lines, trad
 
 
 def test_books_that_are_slower_than_the_feed_begin_again_with_states_and_say_so(service, monkeypatch):
-    fold = Books.fold
+    fold = Follower._fold
 
-    def slow(books, reports):
+    def slow(follower, reports):
         time.sleep(len(reports) / 48 * 0.002)
-        fold(books, reports)
+        fold(follower, reports)
 
-    monkeypatch.setattr(Books, "fold", slow)
+    monkeypatch.setattr(Follower, "_fold", slow)
     monkeypatch.setattr(watching, "BEHIND_REPORTS", 200)
-    told = []
+    passing = NewOrder(int(Side.BUY), int(TimeInForce.IOC), 0, 1, 0, 1, 1)
 
     with Watch(service.config) as watch, service.client("maker") as maker:
-        until(watch.settled)
-        for _ in range(30):
-            for reference in [maker.buy(1, 50 + number % 40) for number in range(100)]:
+
+        def behind():
+            for reference in maker.send_many([passing] * 50):
                 maker.wait(reference)
             watch.look()
-            told.append(watch.frame(None, 1)["feed"])
+            feed = watch.frame(None, 1)["feed"]
+            return feed["behind"] and feed["states"] > 0
 
         def in_step():
             watch.look()
             feed = watch.frame(None, 1)["feed"]
             return feed["number"] == feed["published"] == service.row("matcher")["reports"] and feed["state"] == "sync"
 
+        until(watch.settled)
+        until(behind)
+        maker.wait(maker.buy(6, 100))
         until(in_step)
-        last = watch.frame(watch.book(), 50)
+        book = watch.book()
 
-    assert any(feed["behind"] for feed in told)
-    assert last["feed"]["states"] > 0
-    assert last["book"]["orders"] == 3004
-    assert sum(quantity for _, quantity, _ in last["book"]["bids"]) == 3012
+    assert book is not None
+    assert (book.order_count, book.bids[0], book.asks[0]) == (5, (100, 6, 1), (102, 17, 1))
 
 
 def test_a_watch_of_nothing_is_a_usage_error(tmp_path):
