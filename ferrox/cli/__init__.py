@@ -44,7 +44,7 @@ VERBS: Final = {
     "kill-switch": ("operate:kill_switch", "Take no more orders, and cancel those that rest."),
     "limit": ("operate:limit", "Limit accounts and instruments of a running service."),
     "pipe": ("pipe", "Be an engine: commands on stdin, reports on stdout."),
-    "rehearse": ("rehearse", "Run a whole service, kill its matcher, and prove that nothing was lost."),
+    "rehearse": ("rehearse", "Run a service, kill a part of it, prove nothing lost."),
     "replay": ("replay", "Tell an engine a journal again."),
     "resume": ("operate:resume", "Open instruments of a running service again."),
     "salvage": ("salvage", "Keep what is sound of a damaged journal, in a new one."),

@@ -234,16 +234,24 @@ def run_session(
                 starts = row["starts"]
                 os.kill(row["pid"], signal.SIGKILL)
                 killed = time.monotonic()
-            if killed and not back:
-                row = status_of(config)["processes"][kill]
-                if row["starts"] > starts and row["state"] == "running":
-                    back = time.monotonic() - killed
+            if killed and not back and is_back(config, kill, starts):
+                back = time.monotonic() - killed
             time.sleep(0.02 if killed and not back else FRAME_SECONDS)
+    while killed and not back and time.monotonic() - killed < READY_SECONDS:
+        time.sleep(0.02)
+        if is_back(config, kill, starts):
+            back = time.monotonic() - killed
     stop.set()
     for thread in threads:
         thread.join(END_SECONDS)
     subscriber.finish(status_of(config)["processes"]["matcher"]["reports"])
     return subscriber, back
+
+
+def is_back(config: Config, role: str, starts: int) -> bool:
+    """Say whether a process runs that was started so many times before it was killed."""
+    row = status_of(config)["processes"][role]
+    return bool(row["starts"] > starts and row["state"] == "running")
 
 
 def trade(config: Config, secret: bytes, trader: Trader, rate: int, stop: threading.Event) -> None:
