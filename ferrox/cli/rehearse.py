@@ -261,10 +261,10 @@ def trade(config: Config, secret: bytes, trader: Trader, rate: int, stop: thread
     client = Client(host, int(port), user=trader.name, secret=secret, number=1)
     resting: list[int] = []
     begin = time.monotonic()
-    deadline = 0.0
-    while not stop.is_set() or (client.waiting and time.monotonic() < deadline):
-        if stop.is_set() and not deadline:
-            deadline = time.monotonic() + END_SECONDS
+    deadline = float("inf")
+    while time.monotonic() < deadline and (client.waiting or not stop.is_set()):
+        if stop.is_set():
+            deadline = min(deadline, time.monotonic() + END_SECONDS)
         try:
             if not client.connected:
                 trader.reconnections += 1
