@@ -164,6 +164,7 @@ class Gateway:
         self.ring = Ring(links.ring)
         self.bounces = Ring(links.bounces)
         self.tape = TapeReader(links.tape, READERS["gateway"])
+        self.tape.detach()  # the matcher need not wait for one that died: what it missed is learnt from the journal
         self.board = Board(links.board)
         self.row = Row(self.board, "gateway")
         self.wake = links.wakes["gateway"]
