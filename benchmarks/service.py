@@ -984,10 +984,10 @@ class Stage:
         stood = 0
         waited = self.waited_ns()
         per_ns = rate / 1e9
-        busy = False
+        work = 0
         while True:
             now = clock()
-            if now - last > HICCUP_NS and not busy:
+            if now - last > HICCUP_NS + work:
                 stood = stood or last
             last = now
             if now - looked > LOOK_NS:
@@ -1000,11 +1000,14 @@ class Stage:
                 self.gaps.append((stood, now))
                 stood = 0
             due = min(begin + int((now - start) * per_ns), end) if rate else min(pushed + 256, end)
+            work = 0  # what the turn may take us: a nanosecond a byte is plenty
             if due > pushed:
                 due = min(due, pushed + 1_024)
-                pushed += push(ring, bytes(data[pushed * RECORD_SIZE : due * RECORD_SIZE]))
+                count = push(ring, bytes(data[pushed * RECORD_SIZE : due * RECORD_SIZE]))
+                pushed += count
+                work = count * RECORD_SIZE
             took = self.take(clock)
-            busy = len(took) > 256 * REPORT_SIZE  # so many take us that long
+            work += len(took)
             if not took and pushed == end and self._rests():
                 return start
 
