@@ -538,7 +538,7 @@ def drive(clients: list[Client], begin: int, end: int, rate: float, seconds: flo
         pause = 0.0
         if rate:
             pause = max(start + int((told + 1 - begin) / per_ns) - now, CHUNK_NS) / 1e9
-        if len(blocked) == len(clients):
+        if len(blocked) == len(clients) or (blocked and not rate):
             pause = 0.001  # whatever becomes due meanwhile has to wait behind what the sockets do not take
         readable, writable, _ = wait(sockets, blocked, (), pause)
         for one in readable:
