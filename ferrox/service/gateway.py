@@ -80,6 +80,7 @@ from ferrox.service.board import Board, Row, State
 from ferrox.service.config import STATES, Config, split
 from ferrox.service.ledger import Ledger
 from ferrox.service.links import READERS, Links
+from ferrox.service.process import AGAIN
 from ferrox.service.standing import stand
 from ferrox.state import SNAPSHOT_HEADER
 from ferrox.terms import CommandKind, Limit, Refusal, Scope
@@ -220,7 +221,8 @@ class Gateway:
         number = self.tape.written()
         stands = stood == self.board.get("matcher", "sequence") == self.tape.sequence() == sequence
         if not stands or ledger.reports != number:
-            raise UsageError("the matcher went on while the gateway began; it is started again")
+            self.tell("again", reason="the matcher went on while the gateway began")
+            raise SystemExit(AGAIN)
         self.session = session_name(uuid, self.board.get("matcher", "epoch"))
         self._learn(ledger, state, number)
         self.tape.attach(number)

@@ -29,6 +29,8 @@ USAGE: Final = 2
 CORRUPT: Final = 3
 DISK: Final = 4
 DEFECT: Final = 70
+AGAIN: Final = 75
+"""Of a process that is to be started again, because another one moved meanwhile."""
 
 
 class Teller:

@@ -24,7 +24,8 @@ from ferrox.errors import UsageError
 from ferrox.service.board import ROLES, Board, Row, State
 from ferrox.service.config import Config
 from ferrox.service.links import Links
-from ferrox.service.process import PROGRAM, Teller
+from ferrox.service.process import AGAIN, PROGRAM, Teller
+from ferrox.users import read_users
 
 if TYPE_CHECKING:
     from ferrox.service.metrics import MetricsServer
@@ -48,6 +49,7 @@ class Supervisor:
     def __init__(self, config: Config, tell: Teller | None = None) -> None:
         """Take the place of the service, which one at a time has; raise `UsageError` when it is taken."""
         self.config = config
+        read_users(config.users)  # what is wrong with it is better said before anything runs
         self.tell = tell or Teller("supervisor", config.log.format)
         self.lock = _lock(config.lock)
         self.links = Links.create(config)
@@ -61,6 +63,8 @@ class Supervisor:
         self.pidfds: dict[int, str] = {}
         self.poll = select.poll()
         self.restarts: deque[float] = deque()
+        self.ran: set[str] = set()
+        """Roles that have run: what fails before it ever did will fail again."""
         self.listener = _listen(config.control)
         self.poll.register(self.listener, select.POLLIN)
         self.clients: dict[int, socket.socket] = {}
@@ -111,6 +115,7 @@ class Supervisor:
     def step(self) -> None:
         """Wait a little, and see to what happened."""
         self.row.beat()
+        self.ran |= {role for role in self.children if self.board.get(role, "state") == State.RUNNING}
         for file, _ in self.poll.poll(POLL_MS):
             if file in self.pidfds:
                 self._ended(file)
@@ -139,6 +144,10 @@ class Supervisor:
         if role == "matcher" and status >= 0:
             self.tell("stopping", reason="the matcher must not go on")
             self.fail(status or 70)
+            return
+        if status > 0 and status != AGAIN and role not in self.ran:
+            self.tell("stopping", reason=f"the {role} cannot begin; what it met is told above")
+            self.fail(status)
             return
         if role == "shadow" and status == 1:
             self.tell("stopping", reason="the shadow says something else than the engine")

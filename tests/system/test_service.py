@@ -119,6 +119,28 @@ def test_a_second_service_on_the_same_configuration_is_told(service):
     assert b"runs already" in done.stderr
 
 
+@pytest.mark.parametrize("wrong", ["users that others may read", "no users", "a port that is taken"])
+def test_a_service_that_cannot_begin_says_why_once_and_ends(tmp_path, wrong):
+    """It is not tried again: what fails before it ever ran will fail again."""
+    service = Service(tmp_path)
+    words = {"users that others may read": "others may access the file", "no users": "No such file"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        if wrong == "users that others may read":
+            service.users.chmod(0o644)
+        elif wrong == "no users":
+            service.users.unlink()
+        else:
+            text = service.config_file.read_text()
+            before = service.config.entry.listen
+            service.config_file.write_text(text.replace(before, f"127.0.0.1:{taken.getsockname()[1]}"))
+        service.start()
+
+        assert service.process.wait(60) == 2
+        assert service.said().count(words.get(wrong, "Address already in use")) == 1
+        assert "Traceback" not in service.said()
+        service.log.close()
+
+
 # ---------------------------------------------------------------------------------------------------- kill -9
 
 
