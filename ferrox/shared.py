@@ -38,6 +38,12 @@ def expect_ordered(machine: str | None = None) -> None:
         )
 
 
+WORD_MAGIC: Final = 0
+WORD_VERSION: Final = 1
+WORD_CAPACITY: Final = 2
+"""The first words of a page that says what it is."""
+
+
 class Shared:
     """A page of words, and bytes behind it."""
 
@@ -57,6 +63,17 @@ class Shared:
         os.ftruncate(file, PAGE + size)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
         return cls(file)
+
+    def stamp(self, magic: int, version: int, capacity: int) -> Self:
+        """Say on the page what this memory is, and for how many of what it holds."""
+        self.words[WORD_MAGIC], self.words[WORD_VERSION], self.words[WORD_CAPACITY] = magic, version, capacity
+        return self
+
+    def expect(self, what: str, magic: int, version: int) -> int:
+        """Return the capacity that stands on the page; raise `SharedCorrupt` when this memory is something else."""
+        if self.words[WORD_MAGIC] != magic or self.words[WORD_VERSION] != version:
+            raise SharedCorrupt(f"expected a {what} of version {version}, found other memory")
+        return self.words[WORD_CAPACITY]
 
     def __del__(self) -> None:
         """Let go of the file; the mapping goes with the last view of it."""

@@ -74,7 +74,6 @@ TAKER_LEAVES: Final = 10
 TAKER_ROW: Final = 11
 TOUCHED: Final = 12  # connections that were written to
 RESTING: Final = 13  # orders in the table
-LEVELS_LOST: Final = 14  # orders that found no slot, which is a defect
 STATE_WORDS: Final = 16
 
 BATCH: Final = 8192

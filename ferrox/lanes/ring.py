@@ -16,9 +16,6 @@ VERSION: Final = 1
 SLOT_SIZE: Final = 64
 
 # Words of the header page.
-WORD_MAGIC: Final = 0
-WORD_VERSION: Final = 1
-WORD_CAPACITY: Final = 2
 PUSHED: Final = 16
 TAKEN: Final = 32
 SLEEPING: Final = 48
@@ -29,11 +26,7 @@ def make_ring(name: str, capacity: int) -> Shared:
     """Return shared memory for a ring of so many records, a power of two, 2 .. 2^20."""
     if not 2 <= capacity <= 1 << 20 or capacity & (capacity - 1):
         raise ValueError(f"a ring holds a power of two, 2 .. 2^20 records, not {capacity}")
-    shared = Shared.create(name, capacity * SLOT_SIZE)
-    shared.words[WORD_MAGIC] = MAGIC
-    shared.words[WORD_VERSION] = VERSION
-    shared.words[WORD_CAPACITY] = capacity
-    return shared
+    return Shared.create(name, capacity * SLOT_SIZE).stamp(MAGIC, VERSION, capacity)
 
 
 class Ring:
@@ -41,12 +34,9 @@ class Ring:
 
     def __init__(self, shared: Shared) -> None:
         """Take a place at a ring; raise `SharedCorrupt` when it is none."""
-        words = shared.words
-        if words[WORD_MAGIC] != MAGIC or words[WORD_VERSION] != VERSION:
-            raise SharedCorrupt(f"expected a ring of version {VERSION}, found other memory")
-        self.words: memoryview = words
+        self.words: memoryview = shared.words
         self.slots: memoryview = shared.bytes
-        self.capacity: int = words[WORD_CAPACITY]
+        self.capacity: int = shared.expect("ring", MAGIC, VERSION)
         self.pushed: int = 0
         self.taken: int = 0
         self.look()

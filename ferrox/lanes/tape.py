@@ -9,16 +9,13 @@ and the writer waits for it (`room`).
 from typing import Final
 
 from ferrox.errors import FerroxError
-from ferrox.shared import Shared, SharedCorrupt
+from ferrox.shared import Shared
 
 MAGIC: Final = 0x455041542D585246  # "FRX-TAPE"
 VERSION: Final = 1
 REPORT_SIZE: Final = 48
 
 # Words of the header page.
-WORD_MAGIC: Final = 0
-WORD_VERSION: Final = 1
-WORD_CAPACITY: Final = 2
 WORD_FIRST: Final = 3  # the number of the first report that ever stood on this tape
 INTENT: Final = 16  # the number of the last report that may be being written
 WRITTEN: Final = 32  # the number of the last report that is there, and behind it, in the same line,
@@ -38,11 +35,7 @@ def make_tape(capacity: int) -> Shared:
     """Return shared memory for a tape of so many reports, a power of two, 64 .. 2^26."""
     if not 64 <= capacity <= 1 << 26 or capacity & (capacity - 1):
         raise ValueError(f"a tape holds a power of two, 64 .. 2^26 reports, not {capacity}")
-    shared = Shared.create("tape", capacity * REPORT_SIZE)
-    shared.words[WORD_MAGIC] = MAGIC
-    shared.words[WORD_VERSION] = VERSION
-    shared.words[WORD_CAPACITY] = capacity
-    return shared
+    return Shared.create("tape", capacity * REPORT_SIZE).stamp(MAGIC, VERSION, capacity)
 
 
 class Tape:
@@ -50,12 +43,9 @@ class Tape:
 
     def __init__(self, shared: Shared) -> None:
         """Look at a tape; raise `SharedCorrupt` when it is none."""
-        words = shared.words
-        if words[WORD_MAGIC] != MAGIC or words[WORD_VERSION] != VERSION:
-            raise SharedCorrupt(f"expected a tape of version {VERSION}, found other memory")
-        self.words: memoryview = words
+        self.words: memoryview = shared.words
         self.slots: memoryview = shared.bytes
-        self.capacity: int = words[WORD_CAPACITY]
+        self.capacity: int = shared.expect("tape", MAGIC, VERSION)
 
     def written(self) -> int:
         """Return the number of the last report that is there, 0 for none."""

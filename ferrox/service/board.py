@@ -35,7 +35,7 @@ class State(IntEnum):
 
 
 NAMES: Final = {
-    "supervisor": ("started_ns", "session_epoch", "stopping", "metrics_port"),
+    "supervisor": ("started_ns", "metrics_port"),
     "matcher": (
         "sequence",
         "durable",
@@ -62,8 +62,6 @@ NAMES: Final = {
         "number",
         "in_flight",
         "resting",
-        "busy",
-        "throttled",
     ),
     "publisher": ("number", "packets", "heartbeats", "blocked", "failed"),
     "retransmitter": ("port", "requests", "answers", "reports", "unavailable", "limited", "foreign", "failed"),

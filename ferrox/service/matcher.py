@@ -23,7 +23,7 @@ from ferrox.files import open_directory, publish
 from ferrox.journal import Durability, Journal, identify
 from ferrox.journal.tally import Tally
 from ferrox.lanes.ring import SLEEPING, Ring
-from ferrox.lanes.tape import WORD_FIRST, TapeLost, TapeWriter
+from ferrox.lanes.tape import WORD_FIRST, TapeWriter
 from ferrox.messages import RECORD_DTYPE, RECORD_SIZE, REPORT_SIZE
 from ferrox.recovery import Recovered, recover
 from ferrox.service.board import Board, Row, State
@@ -44,10 +44,6 @@ KIND_AT: Final = 24
 NAP_SECONDS: Final = 0.000_02
 ROOM_SECONDS: Final = 1.0
 """From one look for room on a full disk to the next."""
-
-
-class Stopped(Exception):
-    """The stop was asked for while the matcher waited."""
 
 
 class Matcher:
@@ -369,6 +365,3 @@ def write_session(directory: Path, session: Session) -> None:
         os.close(publish(descriptor, SESSION_NAME, [json.dumps(fields).encode() + b"\n"]))
     finally:
         os.close(descriptor)
-
-
-__all__ = ["Matcher", "Session", "Stopped", "TapeLost", "boot_id", "read_session", "write_session"]

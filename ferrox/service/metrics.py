@@ -111,8 +111,8 @@ FAMILIES: Final = {
 """The metrics of the board; a name that ends in `_total` is a counter's, any other a gauge's."""
 
 NO_METRIC: Final = {
-    "supervisor": ("session_epoch", "stopping", "metrics_port"),
-    "gateway": ("port", "busy", "throttled"),
+    "supervisor": ("metrics_port",),
+    "gateway": ("port",),
     "retransmitter": ("port",),
     "shadow": ("port",),
 }
