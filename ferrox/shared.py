@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Self
 
 from ferrox.errors import FerroxError, UsageError
@@ -62,6 +63,20 @@ class Shared:
         file = os.memfd_create(f"ferrox-{name}", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         os.ftruncate(file, PAGE + size)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
+        return cls(file)
+
+    @classmethod
+    def keep(cls, path: Path, size: int) -> Self:
+        """Map a file of at least a page and `size` bytes behind it, made if need be, that outlives all processes.
+
+        Raise `UsageError` when it cannot be.
+        """
+        expect_ordered()
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            os.posix_fallocate(file, 0, PAGE + size)
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}; the service keeps a file of some pages there") from None
         return cls(file)
 
     def stamp(self, magic: int, version: int, capacity: int) -> Self:

@@ -257,6 +257,11 @@ class Config:
         return self.path.parent / f"{self.path.stem}.lock"
 
     @property
+    def presence(self) -> Path:
+        """The file of the accounts whose orders are canceled when their connections end (ENTRY-15)."""
+        return self.path.parent / f"{self.path.stem}.presence"
+
+    @property
     def control(self) -> Path:
         """The socket of the supervisor."""
         return self.path.parent / f"{self.path.stem}.sock"

@@ -37,6 +37,7 @@ from ferrox.entry import (
 )
 from ferrox.errors import UsageError
 from ferrox.journal import BATCH as JOURNAL_BATCH
+from ferrox.journal import Durability
 from ferrox.lanes.admission import admit
 from ferrox.lanes.desk import (
     BATCH,
@@ -78,6 +79,7 @@ from ferrox.messages import COMMAND_SIZE, RECORD, RECORD_SIZE, REPORT_SIZE, Comm
 from ferrox.mold import session_name
 from ferrox.service.board import Board, Row, State
 from ferrox.service.config import STATES, Config, split
+from ferrox.service.history import History, first_number
 from ferrox.service.ledger import Ledger
 from ferrox.service.links import READERS, Links
 from ferrox.service.process import AGAIN
@@ -93,6 +95,8 @@ WAITING_MAX: Final = 8 << 20
 """Bytes that may wait for a client (ENTRY-16)."""
 CATCH_UP: Final = 1 << 20
 """Bytes that may wait for a client that is being sent what it missed, before it is sent more."""
+SLOW_SECONDS: Final = 5.0
+"""In which a client that is told from the journal must have read, where others are told together with it."""
 TICK_NS: Final = 50_000_000
 LOGIN_SECONDS: Final = 5.0
 FAILURES: Final = 3
@@ -126,7 +130,6 @@ class Connection:
 
     __slots__ = (
         "address",
-        "catching",
         "challenge",
         "heard",
         "number",
@@ -153,7 +156,6 @@ class Connection:
         self.row = 0
         self.position = 0
         """The number of the last report it was sent, while it catches up."""
-        self.catching = False
 
 
 class Gateway:
@@ -171,7 +173,13 @@ class Gateway:
         self.row = Row(self.board, "gateway")
         self.wake = links.wakes["gateway"]
         self.presence = links.presence.bytes.cast("q")
-        """By the number of a connection: the account whose orders are canceled when it ends, 0 for none (ENTRY-15)."""
+        """By its row: an account whose orders are to be canceled when its connection is gone, 0 for none (ENTRY-15).
+
+        This is kept in a file, so that they are also when everything was killed at once."""
+        self.present: set[int] = set()
+        """The rows of those whose connection is not gone,"""
+        self.leaving: deque[tuple[int, int]] = deque()
+        """and those who are let go of when so many commands are answered."""
         self.limits: dict[tuple[int, int, int], int] = {}
         self.desk = Desk(
             max((user.account for user in self.users.values()), default=0),
@@ -189,11 +197,18 @@ class Gateway:
         self.free = list(range(config.entry.connections, 0, -1))
         self.active: dict[str, Connection] = {}
         self.catching: set[Connection] = set()
+        self.asking: set[Connection] = set()
+        """Connections that wait to be told from the journal what the tape has no longer,"""
+        self.told: dict[int, Connection] = {}
+        """and those that are being told, by account,"""
+        self.history: History | None = None
+        """by this."""
+        self.slow_since = 0.0
         self.held: set[Connection] = set()
         """Connections that are not read until more of what they sent is answered."""
         self.failures: dict[str, deque[float]] = {}
         self.owed: deque[tuple[int, bytes]] = deque()
-        """Frames that the gateway itself enters as soon as there is room, each with the row that it is for."""
+        """Frames that the gateway itself enters as soon as there is room, each with a row that it lets go of, or 0."""
         self.epoll = select.epoll()
         self.session = ""
         self.listener: socket.socket
@@ -227,9 +242,12 @@ class Gateway:
         self._learn(ledger, state, number)
         self.tape.attach(number)
         self._define(state)
-        for connection in range(len(self.presence)):
-            if self.presence[connection]:  # of a gateway that died, and all its connections with it
-                self._cancel_all(connection)
+        for row, account in enumerate(self.presence.tolist()):
+            if account:  # of a gateway that died, and all its connections with it
+                self._owe(MassCancel(Scope.ACCOUNT, 0, account), row)
+        for (limit, instrument, account), value in self.limits.items():
+            if limit == Limit.KILL and value and self.desk.look(RESTING):  # the death may have come in between
+                self._kill(instrument, account)
         del state
         gc.collect()  # something of the replay is in a cycle, and keeps an engine: 290 MiB for a million orders
         self._listen()
@@ -314,7 +332,8 @@ class Gateway:
         busy = self._route()
         if self.owed:
             self._pay()
-        timeout = 0.0 if busy or self.catching else self._patience()
+        busy = busy or any(connection.waiting <= CATCH_UP for connection in self.catching)
+        timeout = 0.0 if busy else self._patience()
         if timeout:
             self.tape.sleep(True)
             if self.tape.written() != self.tape.position:
@@ -341,6 +360,8 @@ class Gateway:
         if self.catching:
             for connection in list(self.catching):
                 self._catch_up(connection)
+        if self.history or self.asking:
+            self._tell()
         if self.held:
             for connection in list(self.held):
                 self._let_go(connection)
@@ -350,8 +371,8 @@ class Gateway:
             self._tick()
 
     def _patience(self) -> float:
-        """Return how long to wait at most: a millisecond where answers are awaited, for a wake-up may be lost."""
-        if self.desk.look(FLIGHT_NEXT) != self.desk.look(FLIGHT_FIRST):
+        """Return how long to wait at most: a millisecond where something is awaited, for a wake-up may be lost."""
+        if self.history or self.desk.look(FLIGHT_NEXT) != self.desk.look(FLIGHT_FIRST):
             return NAP_SECONDS
         return IDLE_SECONDS
 
@@ -398,12 +419,14 @@ class Gateway:
         self.desk.written(connection.number)
         self.free.append(connection.number)
         self.catching.discard(connection)
+        self.asking.discard(connection)
         self.held.discard(connection)
         if connection.user:
             user = connection.user
+            self.told.pop(user.account, None)
             del self.active[user.name]
             self.desk.put(connection.row, CONNECTION, 0)
-            self._cancel_all(connection.number)
+            self._leave(connection)
             self.tell("gone", user=user.name, why=why)
         elif why != "closed":
             self.row.add("dropped")
@@ -575,10 +598,15 @@ class Gateway:
             self._reject(connection, b"S")
         elif user.name in self.active:
             self._reject(connection, b"U")
-        elif number and not self.tape.oldest() <= number <= self.desk.look(NUMBER) + 1:
+        elif number and not self._can_tell(number):
             self._reject(connection, b"N")
         else:
             self._admit(connection, user, flags, number)
+
+    def _can_tell(self, number: int) -> bool:
+        """Say whether a client can have all reports from a number on."""
+        kept = number >= self.tape.oldest() or number >= first_number(self.config)
+        return kept and number <= self.desk.look(NUMBER) + 1
 
     def _reject(self, connection: Connection, reason: bytes) -> None:
         """Say no, and end the connection."""
@@ -601,12 +629,14 @@ class Gateway:
         accepted = LOGIN_ACCEPTED.pack(padded(self.session, 10), user.account, begin, reference)
         self._send(connection, packet(b"A", accepted))
         connection.position = begin - 1
-        if flags & LoginFlag.CANCEL_ON_DISCONNECT:
-            self.presence[connection.number] = user.account
+        if flags & LoginFlag.CANCEL_ON_DISCONNECT and user.account:
+            self.present.add(connection.row)
+            self.presence[connection.row] = user.account
+            if self.config.venue.durability != Durability.D0.name:
+                self.links.presence.map.flush()
         self.row.add("logins")
         self.tell("login", user=user.name, account=user.account, number=begin)
         if begin <= routed:
-            connection.catching = True
             self.catching.add(connection)
         else:
             self.desk.put(connection.row, CONNECTION, connection.number)
@@ -620,15 +650,47 @@ class Gateway:
         try:
             reports = self.tape.copy(connection.position + 1, last)
         except TapeLost:
-            self.drop(connection, "what it missed is not kept any more")
+            self.catching.discard(connection)
+            self.asking.add(connection)
             return
         collect(self.desk, connection.row, connection.position + 1, reports, self.desk.writers[connection.number])
         connection.position = last
         if last == routed:
-            connection.catching = False
             self.catching.discard(connection)
             self.desk.put(connection.row, CONNECTION, connection.number)
         self._send(connection, self.desk.written(connection.number))
+
+    def _tell(self) -> None:
+        """Send those who missed more than the tape has what the journal tells (ENTRY-8)."""
+        if not self.history:
+            self.told = {connection.user.account: connection for connection in self.asking if connection.user}
+            self.asking.clear()
+            firsts = {account: connection.position + 1 for account, connection in self.told.items()}
+            self.history = History(self.config, firsts, self.tape.written())
+            return
+        now = time.monotonic()
+        slow = [connection for connection in self.told.values() if connection.waiting > CATCH_UP]
+        if slow and len(slow) < len(self.told):
+            self.slow_since = self.slow_since or now
+            if now - self.slow_since > SLOW_SECONDS:
+                for connection in slow:
+                    self.drop(connection, "it does not read what it is sent")
+        if slow:
+            return
+        self.slow_since = 0.0
+        for account, packets in self.history.read():
+            if account in self.told:
+                self._send(self.told[account], packets)
+        if self.history.ended or not self.told:
+            whole, last = self.history.close(), self.history.last
+            self.history = None
+            for connection in list(self.told.values()):
+                if whole:
+                    connection.position = last
+                    self.catching.add(connection)
+                else:
+                    self.drop(connection, "what it missed could not be told from the journal")
+            self.told.clear()
 
     # -------------------------------------------------------------------------------------------------------- reports
 
@@ -672,27 +734,41 @@ class Gateway:
 
     # --------------------------------------------------------------------------------------- what the gateway enters
 
-    def _owe(self, command: Command) -> None:
-        """Enter a command of the gateway's own as soon as there is room for it."""
-        self.owed.append((0, command.pack()))
+    def _owe(self, command: Command, row: int = 0) -> None:
+        """Enter a command of the gateway's own as soon as there is room for it, and let go of a row when it is done."""
+        self.owed.append((row, command.pack()))
 
-    def _cancel_all(self, connection: int) -> None:
-        """Have the orders canceled of who asked for that on this connection."""
-        account = self.presence[connection]
-        if account:
-            self.presence[connection] = 0
-            self._owe(MassCancel(Scope.ACCOUNT, 0, account))
+    def _leave(self, connection: Connection) -> None:
+        """Have the orders canceled of who asked for that on this connection (ENTRY-15)."""
+        if connection.row in self.present:
+            self.present.discard(connection.row)
+            self._owe(MassCancel(Scope.ACCOUNT, 0, self.presence[connection.row]), connection.row)
+
+    def _kill(self, instrument: int, account: int) -> None:
+        """Have the orders canceled of what is killed (RISK-7)."""
+        scope = Scope.ACCOUNT if account else Scope.INSTRUMENT if instrument else Scope.VENUE
+        self._owe(MassCancel(scope, instrument, account))
 
     def _pay(self) -> None:
         """Enter what is owed, as far as there is room."""
-        clock(self.desk, time.time_ns())
+        desk = self.desk
+        clock(desk, time.time_ns())
         room = min(BATCH, self.ring.room())
-        while self.owed and room and self.desk.look(FLIGHT_NEXT) - self.desk.look(FLIGHT_FIRST) < 1 << 17:
+        while self.owed and room and desk.look(FLIGHT_NEXT) - desk.look(FLIGHT_FIRST) < 1 << 17:
             row, frame = self.owed.popleft()
             words = memoryview(frame.ljust(COMMAND_SIZE, b"\0")).cast("q")
-            enter(self.desk, row, 0, 0, frame[0] | len(frame) << 8, *words)
+            enter(desk, 0, 0, 0, frame[0] | len(frame) << 8, *words)
+            if row:
+                self.leaving.append((desk.look(FLIGHT_NEXT), row))
             room -= 1
         self._push()
+
+    def _forget(self) -> None:
+        """Let go of those whose orders are canceled by now."""
+        while self.leaving and self.leaving[0][0] <= self.desk.look(FLIGHT_FIRST):
+            _, row = self.leaving.popleft()
+            if row not in self.present:
+                self.presence[row] = 0
 
     def _limited(self, records: bytes) -> None:
         """Take notice of what an operator has just limited (RISK-7)."""
@@ -705,8 +781,7 @@ class Gateway:
             for (limit, instrument, account), value in ledger.limits.items():
                 self.limits[limit, instrument, account] = value
                 if limit == Limit.KILL and value:
-                    scope = Scope.ACCOUNT if account else Scope.INSTRUMENT if instrument else Scope.VENUE
-                    self._owe(MassCancel(scope, instrument, account))
+                    self._kill(instrument, account)
         self._apply_limits()
 
     def _apply_limits(self) -> None:
@@ -755,6 +830,7 @@ class Gateway:
             elif now - connection.said > entry.heartbeat_ms / 1_000:
                 self._send(connection, packet(b"H"))
         desk.set(DISK_LOW, self.board.get("matcher", "disk_low"))
+        self._forget()
         taken, refused = desk.totals()
         self.row.beat()
         self.row.put(
@@ -773,7 +849,9 @@ class Gateway:
         self.epoll.unregister(self.listener)
         self.listener.close()
         for connection in list(self.connections.values()):
-            self._cancel_all(connection.number)
+            self._leave(connection)
+        if self.history:
+            self.history.close()
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
             if not self._route():

@@ -8,6 +8,8 @@ need not begin at the first record either (SNAP-11).
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -132,17 +134,15 @@ def load_ledger(directory: str | os.PathLike[str], uuid: bytes, sequence: int) -
     return Ledger.unpack(data, str(path), uuid, sequence)
 
 
+def ledgers(directory: str | os.PathLike[str], uuid: bytes) -> Iterator[Ledger]:
+    """Go through the sound ledgers beside snapshots of a journal, the newest first."""
+    for path in sorted(Path(directory).glob(f"*{SUFFIX}"), reverse=True):
+        if FILE_NAME.fullmatch(path.name) and path.with_suffix(".snapshot").exists():
+            with suppress(SnapshotCorrupt):
+                yield load_ledger(directory, uuid, int(path.stem))
+
+
 def newest_ledger(directory: str | os.PathLike[str], uuid: bytes, until: int | None = None) -> int:
     """Return the highest sequence number, at most `until`, that has a sound ledger; 0 when none has."""
-    for path in sorted(Path(directory).glob(f"*{SUFFIX}"), reverse=True):
-        if not FILE_NAME.fullmatch(path.name):
-            continue
-        sequence = int(path.stem)
-        if until is not None and sequence > until:
-            continue
-        try:
-            load_ledger(directory, uuid, sequence)
-        except SnapshotCorrupt:
-            continue
-        return sequence
-    return 0
+    found = (ledger.sequence for ledger in ledgers(directory, uuid))
+    return next((sequence for sequence in found if until is None or sequence <= until), 0)

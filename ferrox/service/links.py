@@ -16,6 +16,7 @@ from ferrox.lanes.tape import READERS as FIRST_READER
 from ferrox.service.board import make_board
 from ferrox.service.config import Config
 from ferrox.shared import Shared
+from ferrox.users import read_users
 
 MEMORIES: Final = ("ring", "bounces", "tape", "board", "presence")
 WAKES: Final = ("matcher", "gateway", "publisher")
@@ -42,7 +43,7 @@ class Links:
             "bounces": make_ring("bounces", BOUNCES),
             "tape": make_tape(config.memory.tape),
             "board": make_board(),
-            "presence": Shared.create("presence", 8 * (config.entry.connections + 1)),
+            "presence": Shared.keep(config.presence, 8 * (len(read_users(config.users)) + 2)),
         }
         return cls(memories, {name: os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for name in WAKES})
 

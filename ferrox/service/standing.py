@@ -4,6 +4,7 @@ What a process needs that comes to a venue which runs already.  It takes nothing
 """
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ferrox.errors import UsageError
@@ -20,16 +21,26 @@ class Standing(NamedTuple):
     ledger: Ledger
 
 
-def stand(directory: str | os.PathLike[str], engine: str, until: int | None = None, *, alone: bool = False) -> Standing:
+def stand(
+    directory: str | os.PathLike[str],
+    engine: str,
+    until: int | None = None,
+    *,
+    alone: bool = False,
+    heard: Callable[[int, memoryview], object] | None = None,
+) -> Standing:
     """Return a shadow of a journal that begins at the newest snapshot with a ledger, at most at `until`.
 
-    One that is `alone` may save snapshots.  Raise `UsageError` when there is none and the journal does not begin with
+    One that is `alone` may save snapshots; `heard` is called with the reports of each batch, and how many there were
+    before them.  Raise `UsageError` when there is none and the journal does not begin with
     its first record.
     """
     header = patiently(lambda: identify(directory))
     ledger = Ledger()
 
     def told(records: bytes, reports: memoryview) -> None:
+        if heard:
+            heard(ledger.reports, reports)
         ledger.follow(records, reports)
 
     limit = until

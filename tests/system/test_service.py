@@ -1,5 +1,6 @@
 """The whole service: real processes, real sockets, real signals."""
 
+import os
 import random
 import signal
 import socket
@@ -252,9 +253,7 @@ def test_the_death_of_the_whole_service_leaves_what_was_acknowledged(tmp_path):
         maker.send(CancelOrder(1, 1))
         maker.send(order(SELL, 102, 10))
         answers = maker.answers(3)
-        pids = [row["pid"] for row in service.status()["processes"].values()]
-    for pid in pids:
-        subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)
+        kill_all(service)
 
     with service:
         maker, taker = service.wire("maker", number=answers[0][0]), service.wire("taker")
@@ -396,10 +395,11 @@ def test_a_silent_client_is_sent_heartbeats_and_then_let_go(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "logout", "kill the gateway", "stop"])
+@pytest.mark.parametrize("how", ["close", "reset", "logout", "kill the gateway", "kill all", "stop"])
 def test_orders_are_canceled_however_the_connection_ends(tmp_path, how):
     """ENTRY-15."""
-    with Service(tmp_path) as service:
+    service = Service(tmp_path)
+    with service:
         maker = service.wire("maker", flags=1)
         for price in (101, 102, 103):
             maker.send(order(SELL, price, 10))
@@ -413,12 +413,26 @@ def test_orders_are_canceled_however_the_connection_ends(tmp_path, how):
             maker.socket.sendall(packet(b"O"))
         elif how == "kill the gateway":
             service.kill("gateway")
+        elif how == "kill all":
+            kill_all(service)
+            service.__exit__()
+            assert len(unpack_state(replayed(service)[1].snapshot()).orders) == 3
+            service.start().until_ready()
         deadline = time.monotonic() + 30
         while how != "stop" and service.row("gateway")["resting"] and time.monotonic() < deadline:
             time.sleep(0.01)
         assert service.stop() == 0
     _, engine = replayed(service)
     assert not unpack_state(engine.snapshot()).orders
+    assert not any(service.config.presence.read_bytes())
+
+
+def kill_all(service):
+    """Kill all processes at one moment, so that none hears of another's death."""
+    pids = [row["pid"] for row in service.status()["processes"].values()]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
 
 
 def test_what_was_missed_comes_first_and_then_what_comes(shared):
@@ -440,6 +454,50 @@ def test_what_was_missed_comes_first_and_then_what_comes(shared):
     operator = shared.wire("operator")
     operator.send(MassCancel(Scope.VENUE))
     operator.answer()
+
+
+def stream_of(reports, account):
+    """Return the numbered reports that are an account's (ENTRY-7)."""
+    numbered = enumerate(reports, 1)
+    return [(n, r) for n, r in numbered if r.order_id >> 40 == account or r.contra_id >> 40 == account]
+
+
+def test_what_the_tape_has_no_longer_is_told_from_the_journal(tmp_path):
+    """ENTRY-8: while commands go on, to several at once, and by a service that began behind it."""
+    service = Service(tmp_path, tape=1024, every=2000)
+    with service:
+        maker, taker = service.wire("maker"), service.wire("taker")
+        for round_ in range(30):
+            for n in range(200):
+                (maker if n % 2 else taker).send(order(BUY if n % 2 else SELL, 100 + n % 7, 1 + n % 3))
+            while service.row("gateway")["commands"] < (round_ + 1) * 200:
+                time.sleep(0.002)
+        maker.close()
+        taker.close()
+        for number in (1, 77, 3000):
+            wires = {name: service.wire(name, number=number) for name in ("maker", "taker")}
+            last = wires["maker"].send(order(BUY, 1, 1))  # answered behind all that was missed
+            wires["taker"].send(order(SELL, 99_999, 1))
+            for account, name in ((7, "maker"), (9, "taker")):
+                answers = [wires[name].answer()]
+                while answers[-1][1].order_id != account << 40 | wires[name].reference:
+                    answers.append(wires[name].answer())
+                expected = [one for one in stream_of(replayed(service)[0], account) if one[0] >= number]
+                assert answers == expected
+                wires[name].close()
+        assert service.row("gateway")["starts"] == 1
+        while service.row("shadow")["snapshot"] < 4000:
+            time.sleep(0.01)
+        assert service.stop() == 0
+
+    with service:
+        assert service.row("matcher")["snapshot"] >= 4000
+        wire = service.wire("maker", number=1)
+        expected = stream_of(replayed(service)[0], 7)
+        assert wire.answers(len(expected)) == expected
+        assert wire.reference == last
+        assert service.stop() == 0
+    service.verified()
 
 
 def test_commands_that_are_sent_again_are_carried_out_once(service):

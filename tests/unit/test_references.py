@@ -315,7 +315,10 @@ def test_the_newest_sound_ledger_is_chosen(tmp_path):
         ledger = small()
         ledger.sequence = sequence
         path = ledger.save(tmp_path, UUID if sequence != 12 else bytes(16))
+        path.with_suffix(".snapshot").touch()
     path.write_bytes(path.read_bytes()[:-1])
+    ledger.sequence = 10
+    ledger.save(tmp_path, UUID)  # the snapshot beside it was not written any more
     for other in ("notes.ledger", "7.ledger", "00000000000000000011.ledger.tmp", "00000000000000000011.snapshot"):
         (tmp_path / other).write_bytes(b"")
 
