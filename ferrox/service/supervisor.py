@@ -40,6 +40,8 @@ RESTARTS: Final = 10
 RESTART_SECONDS: Final = 60.0
 """More restarts than that in so many seconds, and the service gives up."""
 POLL_MS: Final = 50
+HUGE_PAGES: Final = "glibc.malloc.hugetlb=1"
+"""Has the columns of an engine begin on pages of 2 MiB, so that to make one takes half the time or less."""
 REQUEST_MAX: Final = 4_096
 
 
@@ -104,7 +106,11 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=self.links.descriptors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))},
+            env={
+                "GLIBC_TUNABLES": HUGE_PAGES,
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+            },
         )
         pidfd = os.pidfd_open(child.pid)
         self.children[role] = child
