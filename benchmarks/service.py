@@ -904,6 +904,7 @@ def run_stage(
     data = memoryview(records.tobytes())
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="service-") as name:
         path = write_config(Path(name).absolute(), options, [], 16)
+        write_users(path.parent / "ferrox.users", [])
         quiet, error = os.open(os.devnull, os.O_WRONLY), os.dup(2)
         if not options.log:
             os.dup2(quiet, 2)
