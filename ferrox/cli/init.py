@@ -73,7 +73,7 @@ keep = 2
 
 [processes]
 spin_us = 50               # how long the matcher looks for work before it sleeps; with a core to spare, 1_000_000
-# pin = { matcher = 1, gateway = 0 }   # cores, by process
+# pin = { matcher = 1, gateway = 0 }   # cores, by process: matcher, syncer, gateway, publisher, retransmitter, shadow
 
 [metrics]
 listen = "127.0.0.1:7105"  # Prometheus, over HTTP; "" leaves it out

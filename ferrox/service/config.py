@@ -33,6 +33,8 @@ from ferrox.terms import (
 
 STATES: Final = {state.name.lower().replace("_", "-"): int(state) for state in TradingState}
 MONEY_MAX: Final = 2**62 - 1
+PINNED: Final = (*ROLES[1:], "syncer")
+"""Who may have a core of its own."""
 CORE_MAX: Final = 1_023
 """Cores that the affinity of a process can name, by default on Linux."""
 
@@ -107,8 +109,8 @@ def _cores(_owner: object, attribute: "attrs.Attribute[Any]", value: object) -> 
     if not isinstance(value, dict):
         raise UsageError(f"{attribute.name}: expected a table of roles and cores, found {value!r}")
     for role, core in value.items():
-        if role not in ROLES:
-            raise UsageError(f"{attribute.name}: expected one of {', '.join(ROLES)}, found {role!r}")
+        if role not in PINNED:
+            raise UsageError(f"{attribute.name}: expected one of {', '.join(PINNED)}, found {role!r}")
         if not isinstance(core, int) or isinstance(core, bool) or not 0 <= core <= CORE_MAX:
             raise UsageError(f"{attribute.name}: {role}: expected a whole number from 0 to {CORE_MAX}, found {core!r}")
 

@@ -75,9 +75,8 @@ def main() -> None:
 def guarded(role: str, config: Config, links: Links, stopping: Callable[[], bool], tell: Teller) -> int:
     """Run a role, and return the exit status that tells why it ended."""
     try:
-        core = config.processes.pin.get(role)
-        if core is not None:
-            os.sched_setaffinity(0, {core})
+        if role != "matcher":
+            pin(config, role)
         run(role, config, links, stopping, tell)
     except SystemExit as left:
         return int(left.code or 0)
@@ -103,13 +102,29 @@ def _failed(tell: Teller, error: Exception, status: int) -> int:
     return status
 
 
+def pin(config: Config, role: str) -> None:
+    """Keep this process to the core that the configuration has for a role, if it has one."""
+    core = config.processes.pin.get(role)
+    if core is None:
+        return
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError:
+        cores = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise UsageError(f"[processes] pin: {role} = {core}: cores that may be used here are {cores}") from None
+
+
 def run(role: str, config: Config, links: Links, stopping: Callable[[], bool], tell: Teller) -> None:
     """Run a role until it is to stop; each imports only what it needs."""
     if role == "matcher":
         from ferrox.service.matcher import Matcher
 
         matcher = Matcher(config, links, stopping, tell)
+        cores = os.sched_getaffinity(0)
+        pin(config, "syncer")  # which is started on the way, and stays where this process is then
         matcher.begin()
+        os.sched_setaffinity(0, cores)
+        pin(config, "matcher")
         matcher.run()
     elif role == "gateway":
         from ferrox.service.gateway import Gateway

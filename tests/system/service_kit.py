@@ -56,6 +56,8 @@ every = {every}
 listen = ""
 [risk]
 {risk}
+[processes]
+{processes}
 """
 DEFAULTS = {
     "orders": 4096,
@@ -67,6 +69,7 @@ DEFAULTS = {
     "tape": 65536,
     "every": 4194304,
     "risk": "",
+    "processes": "",
 }
 
 

@@ -108,6 +108,19 @@ def test_the_service_stops_in_order_on_a_signal(tmp_path):
             assert recovered.journal.torn is None
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_processes_have_the_cores_that_they_are_given(tmp_path):
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    pin = f"pin = {{ matcher = {first}, syncer = {second}, publisher = {second} }}"
+    with Service(tmp_path, processes=pin) as service:
+        pids = {role: row["pid"] for role, row in service.status()["processes"].items()}
+        (syncer,) = Path(f"/proc/{pids['matcher']}/task/{pids['matcher']}/children").read_text().split()
+        assert os.sched_getaffinity(pids["matcher"]) == {first}
+        assert os.sched_getaffinity(int(syncer)) == os.sched_getaffinity(pids["publisher"]) == {second}
+        assert os.sched_getaffinity(pids["gateway"]) == os.sched_getaffinity(0)
+        assert service.stop() == 0
+
+
 def test_a_second_service_on_the_same_configuration_is_told(service):
     done = subprocess.run(
         [sys.executable, "-c", "from ferrox.cli import main; main()", "serve", "--config", service.config_file],
@@ -120,17 +133,21 @@ def test_a_second_service_on_the_same_configuration_is_told(service):
     assert b"runs already" in done.stderr
 
 
-@pytest.mark.parametrize("wrong", ["users that others may read", "no users", "a port that is taken"])
+@pytest.mark.parametrize("wrong", ["users that others may read", "no users", "a port that is taken", "no such core"])
 def test_a_service_that_cannot_begin_says_why_once_and_ends(tmp_path, wrong):
     """It is not tried again: what fails before it ever ran will fail again."""
-    service = Service(tmp_path)
-    words = {"users that others may read": "others may access the file", "no users": "No such file"}
+    service = Service(tmp_path, processes="pin = { matcher = 1000 }" if wrong == "no such core" else "")
+    words = {
+        "users that others may read": "others may access the file",
+        "no users": "No such file",
+        "no such core": "[processes] pin: matcher = 1000: cores that may be used here are 0",
+    }
     with socket.create_server(("127.0.0.1", 0)) as taken:
         if wrong == "users that others may read":
             service.users.chmod(0o644)
         elif wrong == "no users":
             service.users.unlink()
-        else:
+        elif wrong == "a port that is taken":
             text = service.config_file.read_text()
             before = service.config.entry.listen
             service.config_file.write_text(text.replace(before, f"127.0.0.1:{taken.getsockname()[1]}"))

@@ -144,7 +144,7 @@ def test_a_key_that_is_not_known_is_named_with_the_nearest_that_is(path, text, s
         ("snapshots", "keep", ("0",), "a whole number from 1 to 1000"),
         ("processes", "spin_us", ("-1",), "a whole number from 0 to 1000000"),
         ("processes", "pin", ("3",), "a table of roles and cores"),
-        ("processes", "pin", ("{ gate = 1 }",), "one of supervisor, matcher, gateway, "),
+        ("processes", "pin", ("{ gate = 1 }",), "one of matcher, gateway, "),
         ("metrics", "listen", ('"9100"',), "ADDRESS:PORT with an IPv4 address"),
         ("log", "format", ('"xml"',), "one of text, json"),
     ],
