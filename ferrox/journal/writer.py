@@ -392,7 +392,7 @@ class Journal:
         """Ask the disk once more for room, after `DiskLow`; return whether there is some (JRN-23)."""
         self._expect_usable()
         with suppress(DiskLow):
-            self._make_room(b"", self._chain.sequence)
+            self._make_room(b"", self._chain.sequence + 1)
         return not self._low
 
     def wait(self) -> None:

@@ -66,6 +66,8 @@ class Matcher:
         self.fresh = False
         """Whether what comes from the ring is known to be later than what is in the journal."""
         self.looked = 0.0
+        self.low = False
+        """Whether the log says that the disk is full."""
         self.engine: Any = None
         self.journal: Journal
         self.tally: Tally
@@ -296,8 +298,14 @@ class Matcher:
         time.sleep(NAP_SECONDS)
 
     def _say(self) -> None:
-        """Tell the board where we stand."""
+        """Tell the board where we stand, and the log when the disk is full and when it is no longer."""
         journal = self.journal
+        if journal.disk_low != self.low:
+            self.low = journal.disk_low
+            if self.low:
+                self.tell("disk full", warning=f"only cancels are taken until there is room: {journal.directory}")
+            else:
+                self.tell("room on the disk", sequence=journal.sequence)
         self.row.put(
             sequence=journal.sequence,
             durable=journal.durable,

@@ -22,15 +22,17 @@ from ferrox.users import User, write_users
 
 SECRETS = {"operator": b"o" * 32, "maker": b"m" * 32, "taker": b"t" * 32}
 ACCOUNTS = {"operator": 0, "maker": 7, "taker": 9}
+SERVE = "from ferrox.cli import main; main()"
 READY_SECONDS = 60
 NUMBERS = count(os.getpid() % 200 * 250)
 
 CONFIG = """
 [venue]
+directory = "{directory}"
 orders = {orders}
 instruments = 64
 durability = "{durability}"
-segment_records = 65536
+segment_records = {segment_records}
 [[instrument]]
 number = 1
 high = 100000
@@ -60,7 +62,9 @@ listen = ""
 {processes}
 """
 DEFAULTS = {
+    "directory": "journal",
     "orders": 4096,
+    "segment_records": 65536,
     "durability": "D0",
     "connections": 64,
     "heartbeat_ms": 1000,
@@ -101,13 +105,15 @@ class Service:
             )
         self.config = read_config(self.config_file)
         self.journal = folder / "journal"
+        self.before: list[str] = []
+        """What stands before the command, to run it somewhere else."""
         self.process: subprocess.Popen[bytes]
         self.opened: list[Client | Wire] = []
 
     def start(self):
         self.log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from ferrox.cli import main; main()", "serve", "--config", self.config_file],
+            [*self.before, sys.executable, "-c", SERVE, "serve", "--config", self.config_file],
             stdout=subprocess.DEVNULL,
             stderr=self.log,
         )
