@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,13 +180,13 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_takes_cancels_refuses_orders_and_loses_nothing(tmp_path, small_disk):
-    """JRN-23, RISK-1, RISK-2: through the gateway; what came back from the disk is refused, and its reference is free."""
+    """JRN-23, RISK-1, RISK-2: what came back from the disk is refused, and nothing else comes of it."""
     service = Service(tmp_path, directory="small/journal", segment_records=2048, orders=100_000)
     service.before, disk = small_disk
     (disk / "ballast").write_bytes(bytes(700_000))
     with service:
         maker, taker = service.wire("maker"), service.wire("taker")
-        answers = []
+        answers: list[Any] = []
         while not answers or not isinstance(answers[-1], Refused):
             for _ in range(200):
                 maker.send(order(BUY, 100, 1))
