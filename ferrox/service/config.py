@@ -163,6 +163,13 @@ class EntryConfig:
     heartbeat_ms: int = field(default=1_000, validator=_whole(10, 60_000))
     timeout_ms: int = field(default=15_000, validator=_whole(30, 600_000))
 
+    def __attrs_post_init__(self) -> None:
+        if self.timeout_ms < 2 * self.heartbeat_ms:
+            raise UsageError(
+                f"timeout_ms: expected two heartbeats at least, {2 * self.heartbeat_ms}, found {self.timeout_ms}: who "
+                "beats in time must not be taken for lost"
+            )
+
 
 @frozen(kw_only=True)
 class FeedConfig:

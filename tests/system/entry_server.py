@@ -135,7 +135,8 @@ class EntryServer:
             if now - heard > self.timeout_ms / 1000:
                 raise Cut
             if now - beat > self.heartbeat_ms / 1000 and not self.silent:
-                link.sendall(packet(b"H"))
+                with self.lock:  # not within a report that another thread sends
+                    link.sendall(packet(b"H"))
                 beat = now
             with suppress(TimeoutError):
                 more = link.recv(4096)

@@ -357,9 +357,9 @@ def test_random_flows_with_random_cuts_lose_nothing(server, seed):
                     taker.wait(taker.new(chance.choice(["buy", "sell"]), 2, 100, time_in_force="ioc"), 5)
             maker.poll()
             events += maker.events(0 if sent < 400 else 0.5)
-            if sent == 400 and maker.waiting:
+            if sent >= 400 and maker.waiting:
                 sent += 1
-                maker.buy(1, 1)  # tells of what was refused last, if the refusal was lost
+                maker.buy(1, 1)  # tells of what was refused last, if the refusal was lost; and may be refused itself
         except ConnectionLost:
             come_back(maker)
     server.cut = lambda *_moment: False

@@ -132,6 +132,7 @@ def test_a_key_that_is_not_known_is_named_with_the_nearest_that_is(path, text, s
             ("7001", '""', '"localhost:1"', '"127.0.0.1"', '"127.0.0.1:65536"', '"127.0.0.1:-1"', '"127.0.0.1:1_0"'),
             "ADDRESS:PORT with an IPv4 address",
         ),
+        ("entry", "timeout_ms", ("1999", "30"), "two heartbeats at least, 2000"),
         ("feed", "line_a", ('"[::1]:1"', "false"), "ADDRESS:PORT with an IPv4 address"),
         ("feed", "snapshots", ('""',), "ADDRESS:PORT with an IPv4 address"),
         ("feed", "retransmission", ('""',), "ADDRESS:PORT with an IPv4 address"),
