@@ -225,6 +225,14 @@ def service_lines(frame: dict[str, Any]) -> "list[Text]":
         [f"{name.removesuffix('_per_second')}/s" for name in frame["rates"]],
         [[f"{rate:,}" for rate in frame["rates"].values()]],
     )
+    latencies = table(
+        ("latency us", "P50", "P90", "P99", "P99.9", "max"),
+        [
+            [stage, *(f"{values[name]:,.0f}" for name in ("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"))]
+            for stage, values in frame["latencies"].items()
+        ],
+        left=(0,),
+    )
     processes: list[list[str | Text]] = []
     for role, row in frame["processes"].items():
         beat = f"{row['beat_ms']:,} ms" if row["beat_ms"] < SILENT_MS else f"{row['beat_ms'] // 1000:,} s"
@@ -241,6 +249,8 @@ def service_lines(frame: dict[str, Any]) -> "list[Text]":
     journal, ring, tape, feed = frame["journal"], frame["ring"], frame["tape"], frame["feed"]
     return [
         *rates,
+        Text(),
+        *latencies,
         Text(),
         *table(("process", "state", "pid", "restarts", "beat"), processes, left=(0, 1)),
         Text(),

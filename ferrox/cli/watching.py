@@ -25,6 +25,7 @@ from ferrox.messages import REPORT_DTYPE, REPORT_SIZE, Report, unpack_reports
 from ferrox.mold import Line, Snapshot
 from ferrox.service.board import ROLES
 from ferrox.service.config import Config, split
+from ferrox.service.latencies import since, summary
 from ferrox.service.supervisor import ask
 from ferrox.state import unpack_state
 from ferrox.terms import ReportKind, Side
@@ -324,7 +325,7 @@ class Watch:
         self.answers = True
         self.asked = time.monotonic()
         self.began = self.asked
-        self.samples: deque[tuple[float, tuple[int, ...]]] = deque()
+        self.samples: deque[tuple[float, tuple[int, ...], dict[str, list[int]]]] = deque()
         feed = feed_of(config, self.status)
         self.follower = Follower()
         self.follower.published = self.status["processes"]["publisher"]["number"]
@@ -334,7 +335,7 @@ class Watch:
     def look(self) -> None:
         """Ask the service how it is; one that does not answer is no reason to end."""
         try:
-            self.status = ask(self.config.control, {"ask": "status"}, timeout=ASK_SECONDS)
+            self.status = ask(self.config.control, {"ask": "status", "counts": True}, timeout=ASK_SECONDS)
         except UsageError:
             self.answers = False
             self.samples = deque([self.samples[-1]])
@@ -386,6 +387,7 @@ class Watch:
             | {"sequence": book.sequence},
             "trades": [trade_json(number, trade) for number, trade in trades],
             "rates": self.rates(),
+            "latencies": self.latencies(),
             "journal": {
                 "sequence": matcher["sequence"],
                 "durable": matcher["durable"],
@@ -421,12 +423,21 @@ class Watch:
 
     def rates(self) -> dict[str, int]:
         """Return how many a second, of late."""
-        (then, before), (now, after) = self.samples[0], self.samples[-1]
+        (then, before, _), (now, after, _) = self.samples[0], self.samples[-1]
         seconds = now - then
         return {
             f"{name}_per_second": round(max(0, last - first) / seconds) if seconds > 0 else 0
             for name, first, last in zip(RATES, before, after, strict=True)
         }
+
+    def latencies(self) -> dict[str, dict[str, float]]:
+        """Return percentiles in microseconds by stage, of late; of all there was where nothing came of late."""
+        before, after = self.samples[0][2], self.samples[-1][2]
+        found = {}
+        for stage, counts in after.items():
+            late = since(before[stage], counts) if stage in before else counts
+            found[stage] = summary(late if any(late) else counts)
+        return found
 
     def close(self) -> None:
         """Watch no more."""
@@ -455,7 +466,7 @@ class Watch:
             self.follower.seen().trades,
             rows["gateway"]["refused"],
         )
-        self.samples.append((self.asked, counts))
+        self.samples.append((self.asked, counts, self.status.get("counts", {})))
         while self.asked - self.samples[0][0] > RATE_SECONDS and len(self.samples) > 2:
             self.samples.popleft()
 

@@ -6,7 +6,8 @@ from the records.  So a gateway that dies leaves nothing behind that is missed (
     accounts     a row for each account that may log in; row 0 is nobody's
     instruments  a row for each instrument, by its number; row 0 stands for those beyond the table
     orders       a slot for each resting order of these accounts, found by its id as in the fast engine
-    flight       what was pushed into the ring and is not answered yet, oldest first: row and kind, reserved amount
+    flight       what was pushed into the ring and is not answered yet, oldest first: row and kind, reserved
+                 amount, time
 
 The table of orders is laid out as the engine's is, and found with the same functions (`ferrox.fast.index`): a slot is
 known by the place of its first word.
@@ -21,6 +22,8 @@ from mypy_extensions import i32, i64
 
 from ferrox.fast.columns import zeros
 from ferrox.fast.layout import CONTROL, FRESH, LINE_MASK, LINE_SHIFT, MULTIPLIER, ORDERS, SLOT
+from ferrox.lanes.latency import WORDS as LATENCY_WORDS
+from ferrox.lanes.latency import note
 
 # ------------------------------------------------------------------------------------------------------- words of a row
 ACCOUNT: Final = 0
@@ -74,12 +77,14 @@ TAKER_LEAVES: Final = 10
 TAKER_ROW: Final = 11
 TOUCHED: Final = 12  # connections that were written to
 RESTING: Final = 13  # orders in the table
+NOW: Final = 14  # the time at which reports are routed
 STATE_WORDS: Final = 16
 
 BATCH: Final = 8192
 """Records that `out` has room for."""
 FLIGHT: Final = 1 << 18
 """Commands on their way, at most."""
+FLIGHT_WORDS: Final = 4
 RECORD_WORDS: Final = 8
 BILLION: Final = 1_000_000_000
 MONEY_MAX: Final = (1 << 61) - 1 + (1 << 61)  # 2^62 - 1: notional and exposure stay at or below it
@@ -97,7 +102,8 @@ class Desk:
         self.account_count: i64 = 0
         self.instruments: vec[i64] = zeros(1024 * INSTRUMENT_ROW)
         self.instrument_count: i64 = 1024
-        self.flight: vec[i64] = zeros(FLIGHT * 2)
+        self.flight: vec[i64] = zeros(FLIGHT * FLIGHT_WORDS)
+        self.latencies: vec[i64] = zeros(LATENCY_WORDS)
         self.out: vec[i64] = zeros(BATCH * RECORD_WORDS)
         self.out_bytes: memoryview = memoryview(self.out).cast("B")
         self.touched: vec[i64] = zeros(connections + 1)
@@ -242,9 +248,10 @@ def enter(
     state[STAMP] = stamp + 1
     following = state[FLIGHT_NEXT]
     state[FLIGHT_NEXT] = following + 1
-    entry = (following & (FLIGHT - 1)) * 2
+    entry = (following & (FLIGHT - 1)) * FLIGHT_WORDS
     flight[entry] = row | is_new << 32
     flight[entry + 1] = amount
+    flight[entry + 2] = stamp
     desk.accounts[row * ROW + FLYING] += 1
 
 
@@ -255,7 +262,8 @@ def land(desk: Desk) -> None:
     if first == state[FLIGHT_NEXT]:
         return  # answers to what a gateway before this one has sent
     state[FLIGHT_FIRST] = first + 1
-    entry = (first & (FLIGHT - 1)) * 2
+    entry = (first & (FLIGHT - 1)) * FLIGHT_WORDS
+    note(desk.latencies, state[NOW] - desk.flight[entry + 2])
     owner = desk.flight[entry]
     row = (owner & 0xFFFFFFFF) * ROW
     accounts = desk.accounts

@@ -56,6 +56,7 @@ from ferrox.lanes.desk import (
     MAX_NOTIONAL,
     MAX_OPEN,
     MAX_QUANTITY,
+    NOW,
     NUMBER,
     OPERATOR,
     ORDER_RATE,
@@ -72,6 +73,7 @@ from ferrox.lanes.desk import (
     enter,
     land,
 )
+from ferrox.lanes.latency import ANSWER
 from ferrox.lanes.ring import Ring
 from ferrox.lanes.routing import collect, load_orders, route
 from ferrox.lanes.tape import TapeLost, TapeReader
@@ -80,6 +82,7 @@ from ferrox.mold import session_name
 from ferrox.service.board import Board, Row, State
 from ferrox.service.config import STATES, Config, split
 from ferrox.service.history import History, first_number
+from ferrox.service.latencies import Latencies
 from ferrox.service.ledger import Ledger
 from ferrox.service.links import READERS, Links
 from ferrox.service.process import AGAIN
@@ -172,6 +175,7 @@ class Gateway:
         self.board = Board(links.board)
         self.row = Row(self.board, "gateway")
         self.wake = links.wakes["gateway"]
+        self.latencies = Latencies(links.latencies)
         self.presence = links.presence.bytes.cast("q")
         """By its row: an account whose orders are to be canceled when its connection is gone, 0 for none (ENTRY-15).
 
@@ -707,6 +711,7 @@ class Gateway:
         reports = self.tape.read(limit)
         if not reports:
             return False
+        self.desk.set(NOW, time.time_ns())
         route(self.desk, reports)
         self.tape.advance(len(reports) // REPORT_SIZE)
         for number in self.desk.take_touched():
@@ -720,6 +725,7 @@ class Gateway:
     def _bounced(self, record: bytes) -> None:
         """Tell a client that its command came back from a full disk."""
         self.bounces.take(1)
+        self.desk.set(NOW, time.time_ns())
         land(self.desk)
         fields = RECORD.unpack(record)
         kind, session, instrument, ident = fields[4], fields[6], fields[12], fields[13]
@@ -831,6 +837,7 @@ class Gateway:
                 self._send(connection, packet(b"H"))
         desk.set(DISK_LOW, self.board.get("matcher", "disk_low"))
         self._forget()
+        self.latencies.tell(ANSWER, desk.latencies)
         taken, refused = desk.totals()
         self.row.beat()
         self.row.put(

@@ -15,10 +15,11 @@ from ferrox.lanes.tape import ATTACHED, STRIDE, WRITTEN, make_tape
 from ferrox.lanes.tape import READERS as FIRST_READER
 from ferrox.service.board import make_board
 from ferrox.service.config import Config
+from ferrox.service.latencies import make_latencies
 from ferrox.shared import Shared
 from ferrox.users import read_users
 
-MEMORIES: Final = ("ring", "bounces", "tape", "board", "presence")
+MEMORIES: Final = ("ring", "bounces", "tape", "board", "presence", "latencies")
 WAKES: Final = ("matcher", "gateway", "publisher")
 """Who sleeps on an eventfd of its own."""
 READERS: Final = {"gateway": 0, "publisher": 1}
@@ -32,7 +33,8 @@ class Links:
     """The memory that all share, and an eventfd for each that sleeps."""
 
     def __init__(self, memories: dict[str, Shared], wakes: dict[str, int]) -> None:
-        self.ring, self.bounces, self.tape, self.board, self.presence = (memories[name] for name in MEMORIES)
+        places = (memories[name] for name in MEMORIES)
+        self.ring, self.bounces, self.tape, self.board, self.presence, self.latencies = places
         self.memories, self.wakes = memories, wakes
 
     @classmethod
@@ -44,6 +46,7 @@ class Links:
             "tape": make_tape(config.memory.tape),
             "board": make_board(),
             "presence": Shared.keep(config.presence, 8 * (len(read_users(config.users)) + 2)),
+            "latencies": make_latencies(),
         }
         return cls(memories, {name: os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for name in WAKES})
 

@@ -19,15 +19,19 @@ from attrs import frozen
 
 from ferrox.engine import Capacity
 from ferrox.errors import DiskLow, NotDeterministic, SnapshotCorrupt
+from ferrox.fast.columns import zeros
 from ferrox.files import open_directory, publish
 from ferrox.journal import Durability, Journal, identify
 from ferrox.journal.tally import Tally
+from ferrox.lanes.latency import MATCH, note_records
+from ferrox.lanes.latency import WORDS as LATENCY_WORDS
 from ferrox.lanes.ring import SLEEPING, Ring
 from ferrox.lanes.tape import WORD_FIRST, TapeWriter
 from ferrox.messages import RECORD_DTYPE, RECORD_SIZE, REPORT_SIZE
 from ferrox.recovery import Recovered, recover
 from ferrox.service.board import Board, Row, State
 from ferrox.service.config import Config
+from ferrox.service.latencies import Latencies
 from ferrox.service.ledger import load_ledger, newest_ledger
 from ferrox.service.links import Links, Nap
 from ferrox.shared import SharedCorrupt
@@ -42,6 +46,8 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 CANCELS: Final = bytes((CommandKind.CANCEL_ORDER, CommandKind.MASS_CANCEL, CommandKind.SET_TRADING_STATE, SET_LIMIT))
 KIND_AT: Final = 24
 NAP_SECONDS: Final = 0.000_02
+TELL_NS: Final = 50_000_000
+"""From one telling of latencies to the next."""
 ROOM_SECONDS: Final = 1.0
 """From one look for room on a full disk to the next."""
 
@@ -61,8 +67,12 @@ class Matcher:
         self.durability = Durability[config.venue.durability]
         self.number = 0
         """Of the last report that the engine gave."""
-        self.held: deque[tuple[int, bytes]] = deque()
-        """Reports that may not leave yet, and the sequence number that has to be released first."""
+        self.held: deque[tuple[int, bytes, bytes]] = deque()
+        """Reports that may not leave yet, the records to them, and the sequence number that has to be released first.
+        """
+        self.latencies = Latencies(links.latencies)
+        self.counted = zeros(LATENCY_WORDS)
+        self.told_at = 0
         self.fresh = False
         """Whether what comes from the ring is known to be later than what is in the journal."""
         self.looked = 0.0
@@ -176,6 +186,7 @@ class Matcher:
             idle_since = idle_since or now
             if now - idle_since >= spin_ns and not self.held:
                 self._say()
+                self.latencies.tell(MATCH, self.counted)
                 self.nap.take(self._sleeps, lambda: self.ring.look() > 0)
         self.end()
 
@@ -230,13 +241,15 @@ class Matcher:
         while sealed:
             taken, reports = self.engine.apply(sealed)
             sequence += taken
+            records = sealed[: taken * RECORD_SIZE]
             self.tally.note(reports)
             self.number += len(reports) // REPORT_SIZE
             if at_once:
                 self._write(reports, sequence)
+                self._count(records)
             else:
-                self.held.append((sequence, bytes(reports)))
-            sealed = sealed[taken * RECORD_SIZE :] if taken * RECORD_SIZE < len(sealed) else b""
+                self.held.append((sequence, bytes(reports), records))
+            sealed = sealed[len(records) :] if len(records) < len(sealed) else b""
         if self.held:
             self._release()
 
@@ -269,8 +282,9 @@ class Matcher:
             return
         released = self.journal.released
         while self.held and self.held[0][0] <= released:
-            sequence, reports = self.held.popleft()
+            sequence, reports, records = self.held.popleft()
             self._write(memoryview(reports), sequence)
+            self._count(records)
         self._say()
 
     def _write(self, reports: memoryview, sequence: int) -> None:
@@ -290,6 +304,14 @@ class Matcher:
         bits = self.tape.sleepers()
         if bits:
             self.links.wake_readers(bits)
+
+    def _count(self, records: bytes) -> None:
+        """Count how long it took from the gateway's reading of records until their reports may leave."""
+        now = time.time_ns()
+        note_records(self.counted, records, now)
+        if now - self.told_at > TELL_NS:
+            self.told_at = now
+            self.latencies.tell(MATCH, self.counted)
 
     def _wait(self) -> None:
         """Wait a little for another process."""

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ferrox.errors import UsageError
@@ -22,6 +22,7 @@ from ferrox.lanes.ring import PUSHED, TAKEN
 from ferrox.lanes.tape import WRITTEN
 from ferrox.service.board import ROLES, Board, State
 from ferrox.service.config import Config, split
+from ferrox.service.latencies import Latencies, cumulative
 from ferrox.service.links import Links
 
 SILENT_SECONDS: Final = 5.0
@@ -125,6 +126,7 @@ class BoardCollector(Collector):
     def __init__(self, config: Config, links: Links) -> None:
         self.config, self.links = config, links
         self.board = Board(links.board)
+        self.latencies = Latencies(links.latencies)
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric with its samples."""
@@ -152,6 +154,15 @@ class BoardCollector(Collector):
             yield _family(
                 name, family.help, {role: board.get(role, word) * scale for role, (word, scale) in family.words.items()}
             )
+        histogram = HistogramMetricFamily(
+            "ferrox_latency_seconds",
+            "From the gateway's reading of a command to its reports on the tape (match), or routed to the client "
+            "(answer).",
+            labels=["stage"],
+        )
+        for stage, counts in self.latencies.counts().items():
+            histogram.add_metric([stage], cumulative(counts), self.latencies.sum_ns(stage) / 1e9)
+        yield histogram
         ring, tape, memory = self.links.ring.words, self.links.tape.words, self.config.memory
         yield GaugeMetricFamily("ferrox_ring_records", "Records in the ring.", max(0, ring[PUSHED] - ring[TAKEN]))
         yield GaugeMetricFamily("ferrox_ring_capacity_records", "Records that the ring holds.", memory.ring)

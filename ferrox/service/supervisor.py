@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ferrox.errors import UsageError
 from ferrox.service.board import ROLES, Board, Row, State
 from ferrox.service.config import Config
+from ferrox.service.latencies import Latencies, summary
 from ferrox.service.links import Links
 from ferrox.service.process import AGAIN, PROGRAM, Teller
 from ferrox.users import read_users
@@ -56,6 +57,7 @@ class Supervisor:
         self.lock = _lock(config.lock)
         self.links = Links.create(config)
         self.board = Board(self.links.board)
+        self.latencies = Latencies(self.links.latencies)
         self.row = Row(self.board, "supervisor")
         self.row.put(started_ns=time.time_ns())
         self.metrics = _measured(config, self.links)
@@ -231,7 +233,7 @@ class Supervisor:
         """Return the answer to a request: `status`, or `stop`."""
         ask = request.get("ask")
         if ask == "status":
-            return self.report()
+            return self.report() | ({"counts": self.latencies.counts()} if request.get("counts") else {})
         if ask == "stop":
             self.stopping = True
             return {"stopping": True}
@@ -254,6 +256,7 @@ class Supervisor:
             "feed": {"line_a": self.config.feed.line_a, "line_b": self.config.feed.line_b},
             "ring": {"capacity": self.config.memory.ring, "waiting": _waiting(self.links)},
             "tape": {"capacity": self.config.memory.tape, "last": tape[32], "unread": self.links.unread()},
+            "latencies": {stage: summary(counts) for stage, counts in self.latencies.counts().items()},
             "processes": processes,
         }
 

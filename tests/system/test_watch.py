@@ -38,7 +38,7 @@ CHECKOUT = Path(__file__).parents[2]
 FERROX = [sys.executable, "-c", "from ferrox.cli import main; main()"]
 UNTIL_SECONDS = 60
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
-ROW_OF_TABLE = re.compile(r"^\| `(ferrox_\w+)` \| (counter|gauge) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
+ROW_OF_TABLE = re.compile(r"^\| `(ferrox_\w+)` \| (counter|gauge|histogram) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
 
 
 class Measured(Service):  # type: ignore[misc]
@@ -373,7 +373,7 @@ def scraped(service):
     for family in text_string_to_metric_families(body):
         for sample in family.samples:
             samples[sample.name, sample.labels.get("process")] = sample.value
-            kinds[sample.name] = family.type
+            kinds[family.name if family.type == "histogram" else sample.name] = family.type
     return samples, kinds
 
 
@@ -398,6 +398,22 @@ def test_what_prometheus_scrapes_is_what_the_status_says(traded):
     assert samples["ferrox_ring_capacity_records", None] == after["ring"]["capacity"]
     assert samples["ferrox_tape_reports_total", None] == after["tape"]["last"]
     assert samples["ferrox_resting_orders", "gateway"] == 4
+
+
+def test_latencies_count_every_command_in_metrics_status_and_picture(traded):
+    """Two stages: a command is matched before it is answered, and none is left out."""
+    deadline = time.monotonic() + 10
+    while len(counts := {one["count"] for one in traded.status()["latencies"].values()}) > 1:
+        assert time.monotonic() < deadline, counts
+        time.sleep(0.05)
+    (count,) = counts
+    assert count >= traded.row("gateway")["commands"]
+    found = traded.status()["latencies"]
+    for values in found.values():
+        assert 0 < values["p50_us"] <= values["p90_us"] <= values["p99_us"] <= values["p99_9_us"] <= values["max_us"]
+    _, body = traded.get("/metrics")
+    for stage in ("match", "answer"):
+        assert f'ferrox_latency_seconds_count{{stage="{stage}"}} {count:.1f}' in body
 
 
 def test_the_table_of_the_documentation_has_every_metric_that_is_served(traded):
