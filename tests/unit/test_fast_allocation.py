@@ -52,7 +52,7 @@ def test_a_batch_calls_the_allocator_a_few_times_and_a_command_never():
 
     # A script finds its neighbours in its own folder, which PYTHONSAFEPATH would keep from it too.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    command = [sys.executable, program, "--most", "12"]
+    command = [sys.executable, str(program), "--most", "12"]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     assert run.returncode == 0, run.stdout + run.stderr
