@@ -27,6 +27,9 @@ for name, examples in EXAMPLES.items():
         suppress_health_check=[HealthCheck.too_slow],
     )
 
+# What a test starts is the build that is tested too: not the checkout, because it happens to be the current folder.
+os.environ.setdefault("PYTHONSAFEPATH", "1")
+
 CHOSEN = os.environ.get("FERROX_HYPOTHESIS", "default")
 if CHOSEN not in EXAMPLES:
     raise pytest.UsageError(f"FERROX_HYPOTHESIS is {CHOSEN!r}; choose one of: {', '.join(EXAMPLES)}")

@@ -9,7 +9,7 @@ and the writer waits for it (`room`).
 from typing import Final
 
 from ferrox.errors import FerroxError
-from ferrox.shared import Shared
+from ferrox.shared import Shared, SharedCorrupt
 
 MAGIC: Final = 0x455041542D585246  # "FRX-TAPE"
 VERSION: Final = 1
@@ -83,21 +83,32 @@ class Tape:
 class TapeWriter(Tape):
     """The matcher's side."""
 
+    def __init__(self, shared: Shared) -> None:
+        """Go on behind the last report that is there."""
+        super().__init__(shared)
+        self.number: int = self.words[WRITTEN]
+
     def begin(self, number: int, sequence: int) -> None:
         """Say that the next report has this number, and follows all those up to `sequence`; the tape is empty."""
+        self.number = number - 1
         self.words[WORD_FIRST] = number
         self.words[INTENT] = number - 1
         self.words[SEQUENCE] = sequence
         self.words[WRITTEN] = number - 1
 
     def room(self) -> int:
-        """Return how many reports can be written without taking any from an attached reader."""
-        written: int = self.words[WRITTEN]
+        """Return how many reports can be written without taking any from an attached reader (RING-3, RING-9)."""
+        written = self.number
+        found: int = self.words[WRITTEN]
+        if found != written:
+            raise SharedCorrupt(f"tape corrupt: expected the last report to be {written}, found {found}")
         slowest = written
         for reader in range(READER_COUNT):
             line = READERS + reader * STRIDE
             if self.words[line + ATTACHED] != 0:
                 read: int = self.words[line]
+                if read < 0 or read > written:
+                    raise SharedCorrupt(f"tape corrupt: expected 0 <= read <= {written}, found {read}")
                 if read < slowest:
                     slowest = read
         return slowest + self.capacity - written
@@ -105,9 +116,10 @@ class TapeWriter(Tape):
     def write(self, reports: memoryview, sequence: int) -> None:
         """Write reports for which there is room; all up to `sequence` are there then."""
         count = len(reports) // REPORT_SIZE
-        written: int = self.words[WRITTEN]
+        written = self.number
         last = written + count
         if count > 0:
+            self.number = last
             self.words[INTENT] = last
             start = written & (self.capacity - 1)
             first = self.capacity - start
@@ -152,10 +164,17 @@ class TapeReader(Tape):
         self.words[self.line + ATTACHED] = 0
 
     def read(self, limit: int) -> bytes:
-        """Return the next reports, at most `limit`, the first of number `position` + 1, and hold on to them."""
+        """Return the next reports, at most `limit`, the first of number `position` + 1, and hold on to them.
+
+        Raise `SharedCorrupt` when the writer, which waits for an attached reader, cannot be where it says (RING-3).
+        """
         last: int = self.words[WRITTEN]
         if last == self.position:
             return b""
+        if last < self.position or last - self.position > self.capacity:
+            raise SharedCorrupt(
+                f"tape corrupt: expected 0 <= written - read <= {self.capacity}, found {last} and {self.position}"
+            )
         if last > self.position + limit:
             last = self.position + limit
         return self.copy(self.position + 1, last)

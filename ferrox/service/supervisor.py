@@ -167,7 +167,7 @@ class Supervisor:
             self.restarts.popleft()
         if len(self.restarts) > RESTARTS:
             self.tell("stopping", reason=f"{RESTARTS} restarts in {RESTART_SECONDS:.0f} s")
-            self.fail(status if status > 0 else 70)
+            self.fail(status if status > 0 and status != AGAIN else 70)
             return
         if status > 0:
             time.sleep(min(0.1 * len(self.restarts), 1.0))  # it said no: let what it met pass

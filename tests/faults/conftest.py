@@ -20,10 +20,18 @@ COLUMNS = {
 }
 MUST_BE_ZERO = ("lost", "wrong", "false_alarms", "undetected")
 TABLE: dict[str, Counter[str]] = {}
+NOTES: dict[str, list[str]] = {}
 
 
 class Tally(Counter[str]):
     """Counts of one test; those of `MUST_BE_ZERO` fail it when it is over."""
+
+    notes: tuple[str, ...] = ()
+    """What is measured and no count: it is told below the table, and decides nothing."""
+
+    def note(self, text: str) -> None:
+        """Tell something below the table."""
+        self.notes = (*self.notes, text)
 
     def trial(self, faults: int = 1) -> None:
         """Count a trial with so many faults in it."""
@@ -47,20 +55,24 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
     name = request.node.originalname
     TABLE.setdefault(name, Counter()).update(counts)
     TABLE[name]["runs"] += 1
+    NOTES.setdefault(name, []).extend(counts.notes)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Send a worker's counts to the one that prints them."""
     output: Any = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["faults"] = json.dumps(TABLE)
+        output["faults"] = json.dumps([TABLE, NOTES])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Take over the counts of a worker."""
-    for name, counts in json.loads(getattr(node, "workeroutput", {}).get("faults", "{}")).items():
+    table, notes = json.loads(getattr(node, "workeroutput", {}).get("faults", "[{}, {}]"))
+    for name, counts in table.items():
         TABLE.setdefault(name, Counter()).update(counts)
+    for name, told in notes.items():
+        NOTES.setdefault(name, []).extend(told)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -75,6 +87,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         total.update(counts)
         terminalreporter.line(f"{name:<{width}}" + "".join(f"{counts[column]:>20,}" for column in COLUMNS))
     terminalreporter.line(f"{'all':<{width}}" + "".join(f"{total[column]:>20,}" for column in COLUMNS))
+    for name, told in sorted(NOTES.items()):
+        for text in told:
+            terminalreporter.line(f"{name}: {text}")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What the fault tests share: small journals, crash states of a recorded run, processes that die at a chosen step."""
 
+import ctypes
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from ferrox.journal import Journal, Source, command_records, read
 from ferrox.journal.keeper import Finishing, InlineKeeper
 from ferrox.journal.storage import MappedFile
 from ferrox.messages import CancelOrder
+from ferrox.service.process import PR_SET_PDEATHSIG
 
 CAPACITY = Capacity(10, 10)
 SECTOR = 512
@@ -336,3 +338,24 @@ def run_killed(work: Callable[[Callable[[int], None]], None], at: int | None) ->
     except BaseException as error:  # noqa: BLE001 - a child that must not go on as a test
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
         os._exit(1)
+
+
+def forked(work: Callable[[], int | None], log: Path | None = None) -> int:
+    """Do something in a process of its own, which ends with the status that `work` returns; return its number.
+
+    What it writes to standard error goes to `log`.
+    """
+    process = os.fork()
+    if process:
+        return process
+    status: int | None = 1
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a test that is ended leaves nothing behind
+        if log is not None:
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+        status = work()
+    except BaseException as error:  # noqa: BLE001 - a child that must not go on as a test
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        status = 1
+    finally:
+        os._exit(status or 0)

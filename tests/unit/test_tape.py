@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrox.lanes.ring import make_ring
-from ferrox.lanes.tape import INTENT, TapeLost, TapeReader, TapeWriter, make_tape
+from ferrox.lanes.tape import INTENT, READERS, WRITTEN, TapeLost, TapeReader, TapeWriter, make_tape
 from ferrox.shared import SharedCorrupt
 
 
@@ -76,6 +76,35 @@ def test_the_writer_waits_for_those_that_are_attached(shared):
     assert writer.room() == 34
     slow.detach()
     assert writer.room() == 64
+
+
+@pytest.mark.parametrize("value", [-1, 2, 68, 2**62, -(2**63)])
+def test_a_cursor_that_nobody_writes_is_corruption(shared, value):
+    """RING-3: seen by the writer, whose it is, and by a reader that is attached."""
+    writer, reader = TapeWriter(shared), TapeReader(shared, 0)
+    writer.begin(1, 0)
+    reader.attach(0)
+    writer.write(memoryview(reports(1, 3)), 1)
+    reader.advance(3)
+    shared.words[WRITTEN] = value
+
+    with pytest.raises(SharedCorrupt, match="tape corrupt: expected the last report to be 3"):
+        writer.room()
+    with pytest.raises(SharedCorrupt, match="tape corrupt: expected 0 <= written - read <= 64"):
+        reader.read(10)
+
+
+@pytest.mark.parametrize("value", [-1, 4, 2**62])
+def test_a_reader_that_cannot_be_where_it_says_is_corruption(shared, value):
+    """RING-3."""
+    writer, reader = TapeWriter(shared), TapeReader(shared, 0)
+    writer.begin(1, 0)
+    reader.attach(0)
+    writer.write(memoryview(reports(1, 3)), 1)
+    shared.words[READERS] = value
+
+    with pytest.raises(SharedCorrupt, match="tape corrupt: expected 0 <= read <= 3"):
+        writer.room()
 
 
 def test_a_tape_may_begin_with_any_number(shared):
