@@ -37,7 +37,7 @@ from ferrox.entry import (
 )
 from ferrox.errors import UsageError
 from ferrox.journal import BATCH as JOURNAL_BATCH
-from ferrox.lanes.admission import admit
+from ferrox.lanes.admission import admit, pass_over
 from ferrox.lanes.desk import (
     BATCH,
     CANCEL_RATE,
@@ -500,6 +500,8 @@ class Gateway:
                         return
                 if full:
                     continue
+            else:
+                place = pass_over(data, place)
             size = self._other(connection, data, place)
             if size <= 0:
                 break
