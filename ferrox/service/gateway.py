@@ -37,6 +37,7 @@ from ferrox.entry import (
 )
 from ferrox.errors import UsageError
 from ferrox.journal import BATCH as JOURNAL_BATCH
+from ferrox.journal import identify
 from ferrox.lanes.admission import admit, pass_over
 from ferrox.lanes.desk import (
     BATCH,
@@ -173,17 +174,9 @@ class Gateway:
         self.presence = links.presence.bytes.cast("q")
         """By the number of a connection: the account whose orders are canceled when it ends, 0 for none (ENTRY-15)."""
         self.limits: dict[tuple[int, int, int], int] = {}
-        self.desk = Desk(
-            max((user.account for user in self.users.values()), default=0),
-            len(self.users) + 1,
-            config.entry.connections,
-            config.venue.orders,
-        )
-        self.rows = {0: self.desk.add_account(0, OPERATOR)}
-        for user in self.users.values():
-            if user.account:
-                self.rows[user.account] = self.desk.add_account(user.account, TRADER)
-        self.accounts = {row: account for account, row in self.rows.items()}
+        self.desk: Desk
+        self.rows: dict[int, int] = {}
+        """Of the desk, by account."""
         self.connections: dict[int, Connection] = {}
         self.by_number: dict[int, Connection] = {}
         self.free = list(range(config.entry.connections, 0, -1))
@@ -206,6 +199,7 @@ class Gateway:
         """Learn where the venue stands, and listen."""
         while not self.board.get("matcher", "epoch"):
             self._wait()
+        self._furnish()
         # Most of the way while the matcher is still on its own, the rest when it stands still.
         shadow, ledger = stand(self.config.journal, self.config.venue.engine)
         while shadow.step():
@@ -234,6 +228,19 @@ class Gateway:
         gc.collect()  # something of the replay is in a cycle, and keeps an engine: 290 MiB for a million orders
         self._listen()
         self.tell("listening", port=self.listener.getsockname()[1], session=self.session, report=number)
+
+    def _furnish(self) -> None:
+        """Make a desk for all users, and for as many orders as the journal is for: the configuration may have changed."""
+        self.desk = Desk(
+            max((user.account for user in self.users.values()), default=0),
+            len(self.users) + 1,
+            self.config.entry.connections,
+            identify(self.config.journal).capacity.orders,
+        )
+        self.rows = {0: self.desk.add_account(0, OPERATOR)}
+        for user in self.users.values():
+            if user.account:
+                self.rows[user.account] = self.desk.add_account(user.account, TRADER)
 
     def _settled(self) -> int:
         """Wait until the matcher has taken all that is in the ring; return the sequence number it stands at."""
@@ -545,6 +552,7 @@ class Gateway:
         elif letter != b"+" and not connection.user:
             self.drop(connection, "a packet before the login")
         elif letter == b"O":
+            self._send(connection, packet(b"Z"))
             self.drop(connection, "logout")
         elif letter == b"U":
             return 0  # admission stopped before it: there is no room in this turn
