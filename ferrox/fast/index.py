@@ -3,9 +3,9 @@
 The trick is where the heads lie.  Sixteen neighbouring keys have their heads on one cache line, because ids that are
 near in time or prices that are near in the book are used together; the lines are scattered by a random odd multiplier,
 and so is where in its line a key begins to count, so that nobody outside can choose ids that share a chain: without the
-latter, ids with equal low bits would have one head of the sixteen to share.  The multiplier is drawn per engine and never leaves it:
-which bucket a key has changes no report.  Considered and left: open addressing, whose runs cluster without bound when
-neighbours stay together, and which costs 16 bytes an entry.
+latter, ids with equal low bits would have one head of the sixteen to share.  The multiplier is drawn per engine and
+never leaves it: which bucket a key has changes no report.  Considered and left: open addressing, whose runs cluster
+without bound when neighbours stay together, and which costs 16 bytes an entry.
 
 Orders, levels and blocks each have a table of their own in the one `heads` column; keys are not negative.
 """
@@ -19,8 +19,8 @@ from ferrox.fast.layout import CHAIN, HEAD, KEY, LINE_MASK, LINE_SHIFT, MULTIPLI
 def bucket(slots: vec[i64], table: i64, key: i64) -> i64:
     """Return the place of a key's head in the table that begins at `table`.
 
-    The product wraps when compiled and grows when interpreted; the bits taken from it are the same.  Those that tell the
-    line are the highest, 22 at most (LIM-7); the four below bit 42 are never among them.
+    The product wraps when compiled and grows when interpreted; the bits taken from it are the same.  Those that tell
+    the line are the highest, 22 at most (LIM-7); the four below bit 42 are never among them.
     """
     product = (key >> 4) * slots[MULTIPLIER]
     line = (product >> slots[LINE_SHIFT]) & slots[LINE_MASK]

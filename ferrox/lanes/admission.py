@@ -2,8 +2,8 @@
 
 One loop reads packets until it meets one that is the gateway's (a login, a logout, anything wrong), or not all there.
 Heartbeats and debug texts are passed over here: 64 KiB of them, one by one in the gateway, would keep everybody else
-waiting for 50 ms.  The checks stand in the order of specs/risk.md.  A product of price and quantity is compared by dividing
-the limit, so that nothing overflows.
+waiting for 50 ms.  The checks stand in the order of specs/risk.md.  A product of price and quantity is compared by
+dividing the limit, so that nothing overflows.
 """
 
 from typing import Final

@@ -13,6 +13,7 @@ import errno
 import gc
 import hmac
 import os
+import resource
 import select
 import socket
 import time
@@ -104,6 +105,8 @@ WINDOW: Final = 16_384
 """Commands of one account on their way at which its connection is not read for a while (ENTRY-17)."""
 RESERVE: Final = 64
 """Places in the ring that clients do not get: they are for what the gateway itself enters."""
+OTHER_FILES: Final = 64
+"""Descriptors beside those of connections, and some to spare."""
 NAP_SECONDS: Final = 0.001
 IDLE_SECONDS: Final = 0.02
 KIND_AT: Final = 24
@@ -230,7 +233,7 @@ class Gateway:
         self.tell("listening", port=self.listener.getsockname()[1], session=self.session, report=number)
 
     def _furnish(self) -> None:
-        """Make a desk for all users, and for as many orders as the journal is for: the configuration may have changed."""
+        """Make a desk for all users, and for the orders of the journal: the configuration may have changed."""
         self.desk = Desk(
             max((user.account for user in self.users.values()), default=0),
             len(self.users) + 1,
@@ -293,6 +296,7 @@ class Gateway:
 
     def _listen(self) -> None:
         """Listen for clients."""
+        self._reach()
         address, port = split(self.config.entry.listen)
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -306,6 +310,18 @@ class Gateway:
         self.epoll.register(self.listener, select.EPOLLIN)
         self.epoll.register(self.wake, select.EPOLLIN)
         self.row.put(port=self.listener.getsockname()[1])
+
+    def _reach(self) -> None:
+        """See that there are descriptors for all connections: 1,024 is what many systems give, and are too few."""
+        wanted = self.config.entry.connections + OTHER_FILES
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        given = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+        if given < wanted:
+            self.free = self.free[wanted - given :] or self.free[-1:]
+            self.tell("few descriptors", warning=f"{given} files may be open, {wanted} are wanted: raise ulimit -n")
 
     # --------------------------------------------------------------------------------------------------------- to run
 
