@@ -22,7 +22,9 @@ from ferrox.users import User, write_users
 sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "properties"))
 
-from service_kit import ACCOUNTS, CONFIG, DEFAULTS, SECRETS  # type: ignore[import-not-found]
+from service_kit import ACCOUNTS, CONFIG, DEFAULTS, SECRETS, Service  # type: ignore[import-not-found]
+
+__all__ = ["SECRETS", "Inside", "Packet", "Service", "Talker", "inside"]
 
 TURNS_MAX = 10_000
 """Turns after which what was to happen is taken not to."""
@@ -48,18 +50,19 @@ class Talker:
         self.ended = False
         self.reference = 0
 
-    def read(self) -> None:
-        """Take what has come."""
+    def read(self) -> bool:
+        """Take what has come; say whether there is anything, or the connection has ended."""
         while not self.ended:
             try:
                 data = self.socket.recv(1 << 20)
             except BlockingIOError:
-                return
+                break
             except ConnectionError:
                 data = b""
             self.ended = not data
             found, self.rest = packets(self.rest + data)
             self.got += [Packet(*one) for one in found if one[0] != b"H"]
+        return bool(self.got) or self.ended
 
     def take(self) -> list[Packet]:
         """Return what has come, and forget it."""
@@ -75,7 +78,7 @@ class Talker:
         """Log in, and return the answer."""
         secret = secret or SECRETS.get(user, b"x" * 32)
         self.send(packet(b"L", login(user, secret, challenge or self.challenge, **options)))
-        self.venue.until(lambda: self.read() or self.got or self.ended)
+        self.venue.until(self.read)
         answer = self.got.pop(0)
         if answer.letter == b"A":
             self.reference = int.from_bytes(answer.payload[24:32], "little")
@@ -84,7 +87,7 @@ class Talker:
     @property
     def challenge(self) -> bytes:
         """The challenge of the connection."""
-        self.venue.until(lambda: self.read() or self.got)
+        self.venue.until(self.read)
         assert self.got[0].letter == b"C"
         found: bytes = CHALLENGE.unpack(self.got.pop(0).payload)[0]
         return found

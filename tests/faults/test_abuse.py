@@ -14,14 +14,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import ferrox.service.gateway as gateway_module
 from ferrox.client.protocol import EntryProtocol, Phase
 from ferrox.engine import Capacity, make_engine
-from ferrox.entry import login, packet
-from ferrox.fast import COMPILED
+from ferrox.entry import login, packet, sign
+from ferrox.fast import COMPILED, FastEngine
 from ferrox.fast.layout import CHAIN, MULTIPLIER, RESTING
 from ferrox.journal import read
 from ferrox.lanes.admission import admit
@@ -34,6 +35,7 @@ from ferrox.messages import (
     RECORD_SIZE,
     REPORT,
     CancelOrder,
+    Command,
     DefineInstrument,
     MassCancel,
     NewOrder,
@@ -184,7 +186,11 @@ def test_frames_that_are_anything_are_answered_as_the_rules_say(engine, tally):
 def test_both_engines_answer_every_byte_of_every_frame_alike(tally):
     """Fault test 50: behind the gateway, where every frame is judged again; a reject leaves the state as it was."""
     both = [make_engine(name, Capacity(64, 8)) for name in ENGINES]
-    prelude = [*WORLD.definitions(), NewOrder(SELL, GTC, 0, 1, 1, 101, 2), NewOrder(SELL, GTC, 0, 1, 7, 102, 2)]
+    prelude: list[Command] = [
+        *WORLD.definitions(),
+        NewOrder(SELL, GTC, 0, 1, 1, 101, 2),
+        NewOrder(SELL, GTC, 0, 1, 7, 102, 2),
+    ]
     setting = to_records(command.pack() for command in prelude)
     for engine in both:
         apply_all(engine, setting)
@@ -326,7 +332,7 @@ class Said(EntryProtocol):
 @pytest.mark.parametrize("value", [2**63, 2**64, 2**61 - 1 << 70, -(2**63) - 1, 10**4000, 1.5, "5", None])
 def test_what_no_frame_can_say_is_an_error_of_the_client(value, tally):
     """Fault test 58: unbounded integers, which could be made to collide in a dict, never get beyond the client."""
-    attempts = [
+    attempts: list[Command] = [
         NewOrder(BUY, GTC, 0, 1, 0, value, 1),
         NewOrder(BUY, GTC, 0, 1, 0, 1, value),
         NewOrder(BUY, GTC, 0, value, 0, 1, 1),
@@ -356,7 +362,7 @@ def test_what_no_frame_can_say_is_an_error_of_the_client(value, tally):
 def answered_in(venue, talker, command):
     """Send an order, and return in how many turns it was answered."""
     talker.send(talker.command(command))
-    turns = venue.until(lambda: talker.read() or talker.got)
+    turns = venue.until(talker.read)
     assert [one.letter for one in talker.take()] == [b"S"]
     return turns
 
@@ -479,7 +485,7 @@ def test_a_thousand_bad_logins_are_rejected_and_then_throttled_by_address(tmp_pa
                 talker = venue.talker(address=address)
                 right = attempt == 4  # too late, even so
                 answer = talker.login("maker" if n % 2 or right else "nobody", secret=b"" if right else b"w" * 32)
-                venue.until(lambda one=talker: one.read() or one.ended)
+                venue.until(lambda one=talker: one.read() and one.ended)
                 answers[answer] += 1
                 tally.trial()
             assert answer == Packet(b"J", b"T")
@@ -515,11 +521,15 @@ def steps_of(venue, talker, *, user, secret, session=""):
 
 def test_a_wrong_user_and_a_wrong_secret_take_the_same_way(tmp_path, tally, monkeypatch):
     """Fault test 55: the same lines in the same order, a mac computed in each, and the same bytes in the answer."""
-    signed = []
-    really = gateway_module.sign
-    monkeypatch.setattr(gateway_module, "sign", lambda *said: (signed.append(len(said[0])), really(*said))[1])
+    signed: list[int] = []
+
+    def counted(secret, challenge, head):
+        signed.append(len(secret))
+        return sign(secret, challenge, head)
+
+    monkeypatch.setattr(gateway_module, "sign", counted)
     with inside(tmp_path) as venue:
-        ways = []
+        ways: list[Any] = []
         for user, secret in (("maker", b"w" * 32), ("nobody", b"w" * 32), ("", b"w" * 32), ("operator", b"m" * 32)):
             talker = venue.talker(address=f"127.3.0.{len(ways) + 1}")
             ways.append(steps_of(venue, talker, user=user, secret=secret, session="F00000XXXX"))
@@ -690,8 +700,8 @@ def test_one_order_a_level_and_a_best_that_jumps_from_end_to_end(tmp_path, tally
         assert len(venue.state().orders) == len(before.orders) - levels // 4
     engines = [make_engine(name, Capacity(131_072, 64)) for name in ENGINES]
     for data in read(tmp_path / "journal"):
-        first, second = (apply_all(engine, data) for engine in engines)
-        tally.expect("wrong", first == second)
+        slow, quick = (apply_all(engine, data) for engine in engines)
+        tally.expect("wrong", slow == quick)
     assert engines[0].snapshot() == engines[1].snapshot()
 
 
@@ -730,7 +740,7 @@ def test_references_made_to_collide_share_chains_no_more_than_others(what, tally
         multiplier = dice.randrange(1 << 63) | 1
         desk = Desk(9, 1, 1, count)
         desk.add_account(7, TRADER)
-        engine = make_engine("fast", Capacity(count, 1))
+        engine = FastEngine(count, 1)
         desk.slots[MULTIPLIER] = engine.slots[MULTIPLIER] = multiplier
         load_orders(desk, b"".join(SNAPSHOT_ORDER.pack(ident, 100, 1, 0, 1, 1) for ident in ids))
         frames = [DefineInstrument(2, 1, 0, 1000, 1, 1).pack()]
@@ -797,11 +807,11 @@ def test_a_hundred_thousand_commands_leave_no_block_behind_in_the_lanes(tally):
             taken, reports = engine.apply(records)
             writer.write(reports, 0)
             records = records[taken * RECORD_SIZE :]
-        reports = reader.read(16_384)
-        route(desk, reports)
-        reader.advance(len(reports) // 48)
+        told = reader.read(16_384)
+        route(desk, told)
+        reader.advance(len(told) // 48)
         desk.take_touched()
-        return len(desk.written(1)), len(pack_packets(b"F000000001", 1, reports))
+        return len(desk.written(1)), len(pack_packets(b"F000000001", 1, told))
 
     for wire in wires[:20]:
         carry(wire)
