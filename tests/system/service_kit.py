@@ -104,7 +104,7 @@ class Service:
     def start(self):
         self.log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from ferrox.cli import main; main()", "serve", "--config", self.config_file],
+            [sys.executable, "-P", "-c", "from ferrox.cli import main; main()", "serve", "--config", self.config_file],
             stdout=subprocess.DEVNULL,
             stderr=self.log,
         )
@@ -198,7 +198,7 @@ class Service:
     def verified(self):
         """Both engines on the journal: what `ferrox verify` says of it."""
         done = subprocess.run(
-            [sys.executable, "-c", "from ferrox.cli import main; main()", "verify", "--json", self.journal],
+            [sys.executable, "-P", "-c", "from ferrox.cli import main; main()", "verify", "--json", self.journal],
             capture_output=True,
             check=False,
         )

@@ -109,7 +109,7 @@ def test_the_service_stops_in_order_on_a_signal(tmp_path):
 
 def test_a_second_service_on_the_same_configuration_is_told(service):
     done = subprocess.run(
-        [sys.executable, "-c", "from ferrox.cli import main; main()", "serve", "--config", service.config_file],
+        [sys.executable, "-P", "-c", "from ferrox.cli import main; main()", "serve", "--config", service.config_file],
         capture_output=True,
         check=False,
         timeout=60,
