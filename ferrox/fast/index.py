@@ -2,9 +2,10 @@
 
 The trick is where the heads lie.  Sixteen neighbouring keys have their heads on one cache line, because ids that are
 near in time or prices that are near in the book are used together; the lines are scattered by a random odd multiplier,
-so that nobody outside can choose ids that share a chain.  The multiplier is drawn per engine and never leaves it:
-which bucket a key has changes no report.  Considered and left: open addressing, whose runs cluster without bound when
-neighbours stay together, and which costs 16 bytes an entry.
+and so is where in its line a key begins to count, so that nobody outside can choose ids that share a chain: without the
+latter, ids with equal low bits would have one head of the sixteen to share.  The multiplier is drawn per engine and
+never leaves it: which bucket a key has changes no report.  Considered and left: open addressing, whose runs cluster
+without bound when neighbours stay together, and which costs 16 bytes an entry.
 
 Orders, levels and blocks each have a table of their own in the one `heads` column; keys are not negative.
 """
@@ -18,10 +19,12 @@ from ferrox.fast.layout import CHAIN, HEAD, KEY, LINE_MASK, LINE_SHIFT, MULTIPLI
 def bucket(slots: vec[i64], table: i64, key: i64) -> i64:
     """Return the place of a key's head in the table that begins at `table`.
 
-    The product wraps when compiled and grows when interpreted; the bits taken from it are the same.
+    The product wraps when compiled and grows when interpreted; the bits taken from it are the same.  Those that tell
+    the line are the highest, 22 at most (LIM-7); the four below bit 42 are never among them.
     """
-    line = (((key >> 4) * slots[MULTIPLIER]) >> slots[LINE_SHIFT]) & slots[LINE_MASK]
-    return table + line * 16 + (key & 15)
+    product = (key >> 4) * slots[MULTIPLIER]
+    line = (product >> slots[LINE_SHIFT]) & slots[LINE_MASK]
+    return table + line * 16 + ((key ^ (product >> 38)) & 15)
 
 
 def find(slots: vec[i64], heads: vec[i32], place: i64, key: i64) -> i64:

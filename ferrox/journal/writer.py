@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import random
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -620,8 +621,17 @@ def _make_directory(path: str) -> None:
 
 
 def _lock(path: str) -> int:
-    """Return the descriptor of the directory, held alone; raise `UsageError` when another holds it (JRN-15)."""
+    """Return the descriptor of the directory, held alone; raise `UsageError` when another holds it (JRN-15, JRN-17)."""
     descriptor = open_directory(path)
+    found = os.fstat(descriptor)
+    why = ""
+    if found.st_uid != os.geteuid():
+        why = f"this directory is user {found.st_uid}'s, and we are {os.geteuid()}; chown it to us"
+    elif found.st_mode & 0o022:
+        why = f"others may write into this directory, its mode is {stat.S_IMODE(found.st_mode):04o}; chmod it to 0700"
+    if why:
+        os.close(descriptor)
+        raise UsageError(f"{path}: {why}")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,8 +1,9 @@
 """Admission: the commands in a client's bytes, each checked and made a record or refused (ENTRY-9 .. 13, RISK-1).
 
-One loop reads packets until it meets one that is no command, or not all there; logins and heartbeats are rare and are
-the gateway's.  The checks stand in the order of specs/risk.md.  A product of price and quantity is compared by dividing
-the limit, so that nothing overflows.
+One loop reads packets until it meets one that is the gateway's (a login, a logout, anything wrong), or not all there.
+Heartbeats and debug texts are passed over here: 64 KiB of them, one by one in the gateway, would keep everybody else
+waiting for 50 ms.  The checks stand in the order of specs/risk.md.  A product of price and quantity is compared by
+dividing the limit, so that nothing overflows.
 """
 
 from typing import Final
@@ -79,6 +80,9 @@ TOO_MANY_OPEN: Final = 138
 ABOVE_EXPOSURE: Final = 139
 
 LETTER_U: Final = 0x55
+LETTER_R: Final = 0x52
+LETTER_TEXT: Final = 0x2B
+TEXT_MAX: Final = 128  # what the length of a packet may say (ENTRY-2)
 SHORT: Final = 25  # what the length of a packet with a frame of 16 says
 LONG: Final = 41
 REFERENCE_MAX: Final = (1 << 40) - 1
@@ -90,7 +94,7 @@ def admit(desk: Desk, row: i64, writer: BytesWriter, data: bytes, start: i64, no
     """Take the commands that stand whole in a client's bytes from `start` on; return where they end.
 
     Records go to the desk's `out`, refusals to `writer`.  What stops it, before the end of what is whole, is a packet
-    that is no command of a right size, or `out` being full.
+    that is neither a command of a right size nor a heartbeat nor a debug text, or `out` being full.
     """
     size: i64 = len(data)
     at = start
@@ -99,7 +103,17 @@ def admit(desk: Desk, row: i64, writer: BytesWriter, data: bytes, start: i64, no
     while size - at >= 2 + SHORT:
         first = read_i64_le(data, at)
         length = (first & 0xFF) << 8 | (first >> 8) & 0xFF
-        if (first >> 16) & 0xFF != LETTER_U or (length != SHORT and length != LONG):
+        letter = (first >> 16) & 0xFF
+        if letter == LETTER_R and length == 1:
+            at += 3
+            continue
+        if letter == LETTER_TEXT:
+            after = pass_over(data, at)
+            if after == at:
+                break
+            at = after
+            continue
+        if letter != LETTER_U or (length != SHORT and length != LONG):
             break
         if size - at < 2 + length or state[COUNT] >= BATCH:
             break
@@ -115,6 +129,19 @@ def admit(desk: Desk, row: i64, writer: BytesWriter, data: bytes, start: i64, no
         if reason != 0:
             refuse(writer, reference, head, reason)
             desk.accounts[row * ROW + REFUSALS] += 1
+        at += 2 + length
+    return at
+
+
+def pass_over(data: bytes, start: i64) -> i64:
+    """Return where the debug texts end that stand whole in some bytes from `start` on."""
+    size: i64 = len(data)
+    at = start
+    while size - at >= 8:  # shorter ones at the very end are the gateway's
+        first = read_i64_le(data, at)
+        length = (first & 0xFF) << 8 | (first >> 8) & 0xFF
+        if (first >> 16) & 0xFF != LETTER_TEXT or length == 0 or length > TEXT_MAX or size - at < 2 + length:
+            break
         at += 2 + length
     return at
 

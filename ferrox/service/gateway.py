@@ -13,6 +13,7 @@ import errno
 import gc
 import hmac
 import os
+import resource
 import select
 import socket
 import time
@@ -37,8 +38,8 @@ from ferrox.entry import (
 )
 from ferrox.errors import UsageError
 from ferrox.journal import BATCH as JOURNAL_BATCH
-from ferrox.journal import Durability
-from ferrox.lanes.admission import admit
+from ferrox.journal import Durability, identify
+from ferrox.lanes.admission import admit, pass_over
 from ferrox.lanes.desk import (
     BATCH,
     CANCEL_RATE,
@@ -110,6 +111,8 @@ WINDOW: Final = 16_384
 """Commands of one account on their way at which its connection is not read for a while (ENTRY-17)."""
 RESERVE: Final = 64
 """Places in the ring that clients do not get: they are for what the gateway itself enters."""
+OTHER_FILES: Final = 64
+"""Descriptors beside those of connections, and some to spare."""
 NAP_SECONDS: Final = 0.001
 IDLE_SECONDS: Final = 0.02
 KIND_AT: Final = 24
@@ -185,17 +188,9 @@ class Gateway:
         self.leaving: deque[tuple[int, int]] = deque()
         """and those who are let go of when so many commands are answered."""
         self.limits: dict[tuple[int, int, int], int] = {}
-        self.desk = Desk(
-            max((user.account for user in self.users.values()), default=0),
-            len(self.users) + 1,
-            config.entry.connections,
-            config.venue.orders,
-        )
-        self.rows = {0: self.desk.add_account(0, OPERATOR)}
-        for user in self.users.values():
-            if user.account:
-                self.rows[user.account] = self.desk.add_account(user.account, TRADER)
-        self.accounts = {row: account for account, row in self.rows.items()}
+        self.desk: Desk
+        self.rows: dict[int, int] = {}
+        """Of the desk, by account."""
         self.connections: dict[int, Connection] = {}
         self.by_number: dict[int, Connection] = {}
         self.free = list(range(config.entry.connections, 0, -1))
@@ -225,6 +220,7 @@ class Gateway:
         """Learn where the venue stands, and listen."""
         while not self.board.get("matcher", "epoch"):
             self._wait()
+        self._furnish()
         # Most of the way while the matcher is still on its own, the rest when it stands still.
         shadow, ledger = stand(self.config.journal, self.config.venue.engine)
         while shadow.step():
@@ -256,6 +252,19 @@ class Gateway:
         gc.collect()  # something of the replay is in a cycle, and keeps an engine: 290 MiB for a million orders
         self._listen()
         self.tell("listening", port=self.listener.getsockname()[1], session=self.session, report=number)
+
+    def _furnish(self) -> None:
+        """Make a desk for all users, and for the orders of the journal: the configuration may have changed."""
+        self.desk = Desk(
+            max((user.account for user in self.users.values()), default=0),
+            len(self.users) + 1,
+            self.config.entry.connections,
+            identify(self.config.journal).capacity.orders,
+        )
+        self.rows = {0: self.desk.add_account(0, OPERATOR)}
+        for user in self.users.values():
+            if user.account:
+                self.rows[user.account] = self.desk.add_account(user.account, TRADER)
 
     def _settled(self) -> int:
         """Wait until the matcher has taken all that is in the ring; return the sequence number it stands at."""
@@ -308,6 +317,7 @@ class Gateway:
 
     def _listen(self) -> None:
         """Listen for clients."""
+        self._reach()
         address, port = split(self.config.entry.listen)
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -321,6 +331,18 @@ class Gateway:
         self.epoll.register(self.listener, select.EPOLLIN)
         self.epoll.register(self.wake, select.EPOLLIN)
         self.row.put(port=self.listener.getsockname()[1])
+
+    def _reach(self) -> None:
+        """See that there are descriptors for all connections: 1,024 is what many systems give, and are too few."""
+        wanted = self.config.entry.connections + OTHER_FILES
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        given = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+        if given < wanted:
+            self.free = self.free[wanted - given :] or self.free[-1:]
+            self.tell("few descriptors", warning=f"{given} files may be open, {wanted} are wanted: raise ulimit -n")
 
     # --------------------------------------------------------------------------------------------------------- to run
 
@@ -527,6 +549,8 @@ class Gateway:
                         return
                 if full:
                     continue
+            else:
+                place = pass_over(data, place)
             size = self._other(connection, data, place)
             if size <= 0:
                 break
@@ -570,6 +594,7 @@ class Gateway:
         elif letter != b"+" and not connection.user:
             self.drop(connection, "a packet before the login")
         elif letter == b"O":
+            self._send(connection, packet(b"Z"))
             self.drop(connection, "logout")
         elif letter == b"U":
             return 0  # admission stopped before it: there is no room in this turn

@@ -100,9 +100,10 @@ class History:
 class Telling:
     """The other end: a desk that has nothing but the accounts that are told."""
 
-    def __init__(self, config: Config, firsts: Mapping[int, int], last: int, out: int) -> None:
+    def __init__(self, orders: int, firsts: Mapping[int, int], last: int, out: int) -> None:
+        """Begin a desk for accounts, where so many orders may rest, and write to a descriptor."""
         self.out, self.last = out, last
-        self.desk = Desk(max(firsts), len(firsts) + 1, len(firsts) + 1, config.venue.orders)
+        self.desk = Desk(max(firsts), len(firsts) + 1, len(firsts) + 1, orders)
         self.rows = {0: self.desk.add_account(0, OPERATOR)}
         for account in firsts:
             if account:
@@ -138,10 +139,10 @@ class Telling:
 
 def tell(config: Config, firsts: Mapping[int, int], last: int, out: int) -> None:
     """Write what each account missed, up to the report with the last number, to a descriptor."""
-    telling = Telling(config, firsts, last, out)
     directory, wanted = config.journal, min(firsts.values())
-    uuid = patiently(lambda: identify(directory)).uuid
-    until = max((ledger.sequence for ledger in ledgers(directory, uuid) if ledger.reports < wanted), default=0)
+    header = patiently(lambda: identify(directory))
+    telling = Telling(header.capacity.orders, firsts, last, out)
+    until = max((ledger.sequence for ledger in ledgers(directory, header.uuid) if ledger.reports < wanted), default=0)
     shadow, ledger = stand(directory, config.venue.engine, until, heard=telling.heard)
     while ledger.reports < last:
         if not shadow.step(BATCH):

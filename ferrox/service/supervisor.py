@@ -223,8 +223,10 @@ class Supervisor:
         """Answer one request, a line of JSON, with one line of JSON."""
         client = self.clients.pop(file)
         self.poll.unregister(file)
-        with client, suppress(OSError, ValueError):
+        with client, suppress(OSError, ValueError, RecursionError):
             request = json.loads(client.recv(REQUEST_MAX))
+            if not isinstance(request, dict):
+                request = {"ask": request}
             client.setblocking(True)
             client.settimeout(1.0)
             client.sendall(json.dumps(self.answer(request)).encode() + b"\n")

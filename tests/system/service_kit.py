@@ -113,7 +113,7 @@ class Service:
     def start(self):
         self.log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(
-            [*self.before, sys.executable, "-c", SERVE, "serve", "--config", self.config_file],
+            [*self.before, sys.executable, "-P", "-c", SERVE, "serve", "--config", self.config_file],
             stdout=subprocess.DEVNULL,
             stderr=self.log,
         )
@@ -207,7 +207,7 @@ class Service:
     def verified(self):
         """Both engines on the journal: what `ferrox verify` says of it."""
         done = subprocess.run(
-            [sys.executable, "-c", "from ferrox.cli import main; main()", "verify", "--json", self.journal],
+            [sys.executable, "-P", "-c", "from ferrox.cli import main; main()", "verify", "--json", self.journal],
             capture_output=True,
             check=False,
         )

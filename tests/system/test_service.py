@@ -124,7 +124,7 @@ def test_processes_have_the_cores_that_they_are_given(tmp_path):
 
 def test_a_second_service_on_the_same_configuration_is_told(service):
     done = subprocess.run(
-        [sys.executable, "-c", "from ferrox.cli import main; main()", "serve", "--config", service.config_file],
+        [sys.executable, "-P", "-c", "from ferrox.cli import main; main()", "serve", "--config", service.config_file],
         capture_output=True,
         check=False,
         timeout=60,

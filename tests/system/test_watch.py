@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; the kit 
 from service_kit import Service  # type: ignore[import-not-found]
 
 CHECKOUT = Path(__file__).parents[2]
-FERROX = [sys.executable, "-c", "from ferrox.cli import main; main()"]
+FERROX = [sys.executable, "-P", "-c", "from ferrox.cli import main; main()"]
 UNTIL_SECONDS = 60
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 ROW_OF_TABLE = re.compile(r"^\| `(ferrox_\w+)` \| (counter|gauge|histogram) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)

@@ -11,7 +11,7 @@ import pytest
 from ferrox.entry import REFERENCE as REFERENCE_HEAD
 from ferrox.entry import REFUSED, packet, packets
 from ferrox.lanes import desk as words
-from ferrox.lanes.admission import admit
+from ferrox.lanes.admission import admit, pass_over
 from ferrox.lanes.desk import BATCH, FLIGHT, FLIGHT_FIRST, FLIGHT_NEXT, OPERATOR, ROOM, TRADER, Desk, clock
 from ferrox.lanes.routing import load_orders, route
 from ferrox.messages import (
@@ -785,10 +785,11 @@ def test_packets_have_no_relation_to_what_a_read_returns():
 @pytest.mark.parametrize(
     "other",
     [
-        packet(b"R"),
+        packet(b"R", b"R"),
         packet(b"O"),
         packet(b"L", bytes(72)),
-        packet(b"+", b"U" * 40),
+        packet(b"+", b"U" * 128),
+        b"\x00\x00+",
         packet(b"S", bytes(24)),
         packet(b"u", bytes(24)),
         packet(b"U", bytes(23)),
@@ -818,8 +819,20 @@ def test_admission_stops_when_there_is_no_place_for_a_record_more(door):
     assert door.take(data[place:]) == (2 * 27, [])
 
 
+def test_admission_passes_over_heartbeats_and_debug_texts(door):
+    """ENTRY-1, ENTRY-2: but not over one that is not all there."""
+    texts = packet(b"+") + packet(b"R") + packet(b"+", b"U" * 127) + packet(b"R")
+    last = packet(b"+", b"L" * 60)
+
+    place, refusals = door.take(texts + sent(1, buy(1)) + texts + sent(2, cancel(1)) + texts + last[:-1])
+
+    assert (refusals, len(door.records())) == ([], 2)
+    assert place == 3 * len(texts) + 43 + 27
+    assert pass_over(packet(b"+") * 9 + packet(b"+", b"?" * 127) + packet(b"R") + bytes(9), 0) == 27 + 130
+
+
 def test_admission_begins_where_it_is_told_to(door):
-    data = packet(b"R") + sent(1, buy(1))
+    data = packet(b"O") + sent(1, buy(1))
 
     assert admit(door.desk, SEVEN, door.desk.writers[LINE], data, 3, 0) == len(data)
     assert len(door.records()) == 1
