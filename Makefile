@@ -50,7 +50,7 @@ test-pure: $(VENV)/ready  ## every test but the exhaustive ones on the interpret
 test-compiled: $(COMPILED)/ready  ## every test that can meet the fast engine, on the compiled build
 	FERROX_EXPECT=compiled PYTHONPATH=$(COMPILED) $(BIN)/pytest -n $(JOBS) -m "not reference"
 
-faults: $(COMPILED)/ready  ## the fault suite of journal, ring and feed, the share that `make test` runs too
+faults: $(COMPILED)/ready  ## the fault suite of journal and service, the share that `make test` runs too
 	PYTHONPATH=$(COMPILED) $(BIN)/pytest -n $(JOBS) tests/faults
 
 soak: $(COMPILED)/ready  ## the fault suite with the counts of a release: 10,000 kills, 100,000 losses of power
