@@ -74,7 +74,7 @@ class Shared:
         expect_ordered()
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            os.posix_fallocate(file, 0, PAGE + size)
+            os.posix_fallocate(file, 0, -(-max(os.fstat(file).st_size, PAGE + size) // PAGE) * PAGE)
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}; the service keeps a file of some pages there") from None
         return cls(file)

@@ -111,9 +111,10 @@ def _read_private(path: str | os.PathLike[str]) -> bytes:
         # O_NONBLOCK: a pipe in the place of the file would hold the reader for ever.
         file = os.open(Path(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(
-            f"{path}: the file cannot be opened: {error.strerror}; put the file itself here, no link to it"
-        ) from None
+        hint = "put the file itself here, no link to it"
+        if isinstance(error, FileNotFoundError):
+            hint = "name the file of users in [entry] users, or write one with: ferrox init"
+        raise UsageError(f"{path}: the file cannot be opened: {error.strerror}; {hint}") from None
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
         os.close(file)

@@ -244,7 +244,8 @@ def prepare_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, mode)  # takes the lowest free number, which is this one
+            # This takes the lowest free number, which is this one; who is started from here needs it as well.
+            os.set_inheritable(os.open(os.devnull, mode), True)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - open as long as the process
     if sys.stdout is None:

@@ -64,7 +64,7 @@ order_rate = 0             # new orders and replaces a second
 cancel_rate = 0            # cancels a second
 
 [memory]
-ring = 65_536              # commands between gateway and matcher, a power of two
+ring = 65_536              # commands between gateway and matcher, a power of two: 16_384 for each client that floods
 tape = 4_194_304           # reports that are kept for those who come back or missed some, a power of two
 
 [snapshots]

@@ -11,7 +11,7 @@ from ferrox.cli.output import examples, json_option, print_json
 from ferrox.cli.service import as_object, config_option, operate, shown, taken
 from ferrox.errors import UsageError
 from ferrox.messages import Command, SetLimit, SetTradingState
-from ferrox.terms import ACCOUNT_MAX, INSTRUMENT_MAX, Limit, TradingState
+from ferrox.terms import ACCOUNT_MAX, INSTRUMENT_MAX, NOTIONAL_MAX, Limit, TradingState
 
 LIMITS = {limit.name.lower().replace("_", "-"): limit for limit in Limit if limit != Limit.KILL}
 
@@ -100,13 +100,13 @@ def kill_switch(
     )
 )
 @click.argument("name", type=click.Choice(list(LIMITS)))
-@click.argument("value", type=click.IntRange(0))
+@click.argument("value", type=click.IntRange(0, NOTIONAL_MAX))
 @account_option
 @instrument_option
 @config_option
 @json_option
 def limit(name: str, value: int, account: int | None, instrument: int | None, config_file: str, as_json: bool) -> int:
-    """Limit an account, an instrument (collar), or with neither all of them; 0 is no limit.
+    """Limit an account, an instrument (collar), or with neither all of them; 0 takes a limit back.
 
     What each limit means stands in specs/risk.md. It is in the journal, and stands until it is set anew.
 

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 AGAIN_SECONDS: Final = 1.0
+NOTES: Final[dict[int, str]] = {signal.SIGINT: "interrupted", signal.SIGHUP: "hung up"}
 TERMINATED: Final = 128 + signal.SIGTERM
 
 _stopped_by = signal.SIGINT
@@ -32,15 +33,16 @@ def leaving() -> None:
 
 @contextmanager
 def noted() -> Iterator[list[str]]:
-    """Take down SIGINT and SIGTERM while the block runs, for a loop that ends where all is whole; a second one raises.
+    """Take down SIGINT, SIGTERM and SIGHUP while the block runs, for a loop that ends where all is whole.
 
-    What is given is empty until one came, and then says which: "interrupted" or "terminated".
+    A second one does what it did before the block.  What is given is empty until one came, and then says which:
+    "interrupted", "terminated" or "hung up".
     """
     notes: list[str] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def note(number: int, _frame: FrameType | None) -> None:
-        notes.append("interrupted" if number == signal.SIGINT else "terminated")
+        notes.append(NOTES.get(number, "terminated"))
         restore()
 
     def restore() -> None:

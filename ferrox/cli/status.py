@@ -28,7 +28,7 @@ SHOWN: Final = {
 def command(config_file: str, as_json: bool) -> int:
     """Show how a running service is: its processes, its journal, its clients.
 
-    Exit status: 0 every process runs, 1 one of them does not, 2 no service runs here.
+    Exit status: 0 every process runs, 1 one of them does not or has said nothing for 5 seconds, 2 no service runs here.
     """
     status = status_of(read_config(config_file))
     if as_json:
@@ -48,12 +48,13 @@ def lines_of(status: dict[str, Any]) -> list[str]:
         f"journal  {status['journal']}, sequence {processes['matcher']['sequence']:,}",
         f"feed     {status['feed']['line_a']} {status['feed']['line_b']}".rstrip(),
         "",
-        f"{'process':<14}{'state':<10}{'pid':>8}{'starts':>8}",
+        f"{'process':<14}{'state':<10}{'pid':>8}{'starts':>8}{'beat':>10}",
     ]
     for role, names in SHOWN.items():
         row = processes[role]
-        words = ", ".join(f"{name.replace('_', ' ')} {row[name]:,}" for name in names)
-        lines.append(f"{role:<14}{row['state']:<10}{row['pid']:>8}{row['starts']:>8}  {words}")
+        words = ", ".join(f"{name.replace('_', ' ')} {row[name]:{'' if name == 'port' else ','}}" for name in names)
+        beat = f"{max(0, row['beat_ms']):,} ms"
+        lines.append(f"{role:<14}{row['state']:<10}{row['pid']:>8}{row['starts']:>8}{beat:>10}  {words}")
     ring = status["ring"]
     lines.append("")
     lines.append(f"ring     {plural(ring['waiting'], 'command')} of {ring['capacity']:,}")

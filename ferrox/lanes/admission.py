@@ -195,8 +195,8 @@ def judge(
             return reason
         if kind == DEFINE_INSTRUMENT and state[DISK_LOW] != 0:
             return DISK_IS_LOW
-        enter(desk, row, 0, 0, envelope, head, ident, price, sizes)
         accounts[base + REFERENCE] = reference
+        enter(desk, row, 0, 0, envelope, head, ident, price, sizes)
         accounts[base + TAKEN] += 1
         return 0
     named = envelope | (1 + reference % SESSIONS) << 16
@@ -208,6 +208,7 @@ def judge(
         amount = weigh(desk, base, kind == NEW_ORDER, head, price, sizes & HALF, now_ns)
         if amount < 0:
             return -amount
+        accounts[base + REFERENCE] = reference
         if kind == NEW_ORDER:
             enter(desk, row, 1, amount, envelope, head, ident, price, sizes)
             accounts[base + PENDING] += 1
@@ -235,8 +236,8 @@ def judge(
             return reason
         if not spend(desk, base + CANCEL_RATE, now_ns):
             return THROTTLED
+        accounts[base + REFERENCE] = reference
         enter(desk, row, 0, 0, named, head, ident, price, sizes)
-    accounts[base + REFERENCE] = reference
     accounts[base + TAKEN] += 1
     return 0
 

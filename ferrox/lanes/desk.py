@@ -7,7 +7,7 @@ from the records.  So a gateway that dies leaves nothing behind that is missed (
     instruments  a row for each instrument, by its number; row 0 stands for those beyond the table
     orders       a slot for each resting order of these accounts, found by its id as in the fast engine
     flight       what was pushed into the ring and is not answered yet, oldest first: row and kind, reserved
-                 amount, time
+                 amount, time, reference
 
 The table of orders is laid out as the engine's is, and found with the same functions (`ferrox.fast.index`): a slot is
 known by the place of its first word.
@@ -50,7 +50,8 @@ TAKEN: Final = 20  # commands that went into the ring
 REFUSALS: Final = 21
 FLYING: Final = 22  # commands on their way
 EXPOSURE_BEYOND: Final = 23  # how often 2^62 stands above the exposure: a slide or an old journal may bring it there
-ROW: Final = 24
+ANSWERED: Final = 24  # the last reference that is in the journal
+ROW: Final = 25
 
 TRADER: Final = 1
 OPERATOR: Final = 2
@@ -229,7 +230,10 @@ def make_order_slots(capacity: i64) -> vec[i64]:
 def enter(
     desk: Desk, row: i64, is_new: i64, amount: i64, envelope: i64, head: i64, ident: i64, price: i64, sizes: i64
 ) -> None:
-    """Write a record, later than the one before, and note it as on its way; there is room for it."""
+    """Write a record, later than the one before, and note it as on its way under the row's last reference.
+
+    There is room for it.
+    """
     state = desk.state
     out = desk.out
     flight = desk.flight
@@ -252,6 +256,7 @@ def enter(
     flight[entry] = row | is_new << 32
     flight[entry + 1] = amount
     flight[entry + 2] = stamp
+    flight[entry + 3] = desk.accounts[row * ROW + REFERENCE]
     desk.accounts[row * ROW + FLYING] += 1
 
 
@@ -263,14 +268,37 @@ def land(desk: Desk) -> None:
         return  # answers to what a gateway before this one has sent
     state[FLIGHT_FIRST] = first + 1
     entry = (first & (FLIGHT - 1)) * FLIGHT_WORDS
-    note(desk.latencies, state[NOW] - desk.flight[entry + 2])
-    owner = desk.flight[entry]
+    flight = desk.flight
+    note(desk.latencies, state[NOW] - flight[entry + 2])
+    owner = flight[entry]
     row = (owner & 0xFFFFFFFF) * ROW
     accounts = desk.accounts
     accounts[row + FLYING] -= 1
     if row != 0:
         accounts[row + PENDING] -= owner >> 32
-        accounts[row + PENDING_EXPOSURE] -= desk.flight[entry + 1]
+        accounts[row + PENDING_EXPOSURE] -= flight[entry + 1]
+        accounts[row + ANSWERED] = flight[entry + 3]
+
+
+def bounce(desk: Desk) -> tuple[int, int]:
+    """Take the oldest command on its way for one that is not in the journal; return its row and its reference.
+
+    When nothing else of its account is on its way, the reference is as if it had never been taken.
+    """
+    state = desk.state
+    if state[FLIGHT_FIRST] == state[FLIGHT_NEXT]:
+        return 0, 0
+    entry = (state[FLIGHT_FIRST] & (FLIGHT - 1)) * FLIGHT_WORDS
+    row = desk.flight[entry] & 0xFFFFFFFF
+    base = row * ROW
+    accounts = desk.accounts
+    before = accounts[base + ANSWERED]
+    reference = desk.flight[entry + 3]
+    land(desk)
+    accounts[base + ANSWERED] = before
+    if accounts[base + FLYING] == 0:
+        accounts[base + REFERENCE] = before
+    return int(row), int(reference)
 
 
 def clock(desk: Desk, now_ns: i64) -> None:

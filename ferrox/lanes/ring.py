@@ -98,6 +98,14 @@ class Ring:
             return bytes(self.slots[start * SLOT_SIZE : end * SLOT_SIZE])
         return bytes(self.slots[start * SLOT_SIZE :]) + bytes(self.slots[: (end - self.capacity) * SLOT_SIZE])
 
+    def last(self) -> bytes:
+        """Return the record that was pushed last, be it taken or not; none when none ever was."""
+        self.look()
+        if self.pushed == 0:
+            return b""
+        start = (self.pushed - 1) & (self.capacity - 1)
+        return bytes(self.slots[start * SLOT_SIZE : (start + 1) * SLOT_SIZE])
+
     def take(self, count: int) -> None:
         """Give back the slots of so many records that were peeked at."""
         self.taken += count

@@ -96,6 +96,11 @@ class TapeWriter(Tape):
         self.words[SEQUENCE] = sequence
         self.words[WRITTEN] = number - 1
 
+    def let_go(self) -> None:
+        """Wait for no reader any more."""
+        for reader in range(READER_COUNT):
+            self.words[READERS + reader * STRIDE + ATTACHED] = 0
+
     def room(self) -> int:
         """Return how many reports can be written without taking any from an attached reader (RING-3, RING-9)."""
         written = self.number

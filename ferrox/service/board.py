@@ -16,6 +16,9 @@ ROW: Final = 32
 
 ROLES: Final = ("supervisor", "matcher", "gateway", "publisher", "retransmitter", "shadow")
 
+SILENT_SECONDS: Final = 5.0
+"""A process that runs and has not said so for this long hangs, and the service is not well."""
+
 # What every row begins with.
 PID: Final = 0
 STATE: Final = 1
@@ -124,6 +127,20 @@ class Row:
     def add(self, name: str, count: int = 1) -> None:
         """Add to a word."""
         self.words[self.places[name]] += count
+
+
+def ailments(board: Board, silent_seconds: float = SILENT_SECONDS) -> dict[str, str]:
+    """Return what is wrong, by process: it does not run, or has said nothing for too long."""
+    now = time.monotonic_ns()
+    found = {}
+    for role in ROLES:
+        state = State(board.get(role, "state"))
+        silent = (now - board.get(role, "beat")) / 1e9
+        if state != State.RUNNING:
+            found[role] = state.name.lower()
+        elif silent > silent_seconds:
+            found[role] = f"silent for {silent:.0f} s"
+    return found
 
 
 def make_board() -> Shared:

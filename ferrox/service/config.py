@@ -72,7 +72,7 @@ def _power_of_two(low: int, high: int) -> Any:
 
 def _text(_owner: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     """Check that a value is text, and not empty."""
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise UsageError(f"{attribute.name}: expected text, found {value!r}")
 
 
@@ -94,6 +94,15 @@ def _endpoint_or_none(owner: object, attribute: "attrs.Attribute[Any]", value: o
     """Check that a value is ADDRESS:PORT, or empty."""
     if value != "":
         _endpoint(owner, attribute, value)
+
+
+def _group_or_none(owner: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Check that a value is GROUP:PORT of a multicast group, or empty."""
+    _endpoint_or_none(owner, attribute, value)
+    if value:
+        address, port = split(str(value))
+        if not ipaddress.IPv4Address(address).is_multicast or not port:
+            raise UsageError(f"{attribute.name}: expected a multicast group, 224.0.0.0 to 239.255.255.255, and a port")
 
 
 def _address(_owner: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
@@ -175,8 +184,8 @@ class EntryConfig:
 class FeedConfig:
     """The feed, and what repairs it."""
 
-    line_a: str = field(default="239.255.70.1:7101", validator=_endpoint_or_none)
-    line_b: str = field(default="239.255.70.2:7102", validator=_endpoint_or_none)
+    line_a: str = field(default="239.255.70.1:7101", validator=_group_or_none)
+    line_b: str = field(default="239.255.70.2:7102", validator=_group_or_none)
     interface: str = field(default="127.0.0.1", validator=_address)
     ttl: int = field(default=0, validator=_whole(0, 255))
     retransmission: str = field(default="127.0.0.1:7103", validator=_endpoint)
@@ -200,7 +209,7 @@ class RiskConfig:
 class MemoryConfig:
     """The shared memory between processes."""
 
-    ring: int = field(default=65_536, validator=_power_of_two(64, 1 << 20))
+    ring: int = field(default=65_536, validator=_power_of_two(128, 1 << 20))
     tape: int = field(default=4_194_304, validator=_power_of_two(1_024, 1 << 26))
 
 
@@ -311,6 +320,11 @@ def read_config(path: str | Path) -> Config:
         raise UsageError(f"{path}: instrument: write [[instrument]], with two brackets, for each of them")
     parts["instrument"] = tuple(_section(path, "[[instrument]] ", InstrumentConfig, table) for table in tables)
     config = Config(path=place.absolute(), **parts)
+    if len(config.instrument) > config.venue.instruments:
+        raise UsageError(
+            f"{path}: [venue] instruments: expected room for the {len(config.instrument)} of [[instrument]], found "
+            f"{config.venue.instruments}"
+        )
     numbers = [instrument.number for instrument in config.instrument]
     if len(set(numbers)) < len(numbers):
         raise UsageError(f"{path}: [[instrument]] number: each number stands once, found {sorted(numbers)}")

@@ -39,8 +39,9 @@ from ferrox.entry import (
 from ferrox.errors import UsageError
 from ferrox.journal import BATCH as JOURNAL_BATCH
 from ferrox.journal import Durability, identify
-from ferrox.lanes.admission import admit, pass_over
+from ferrox.lanes.admission import SKIP_MAX, admit, pass_over
 from ferrox.lanes.desk import (
+    ANSWERED,
     BATCH,
     CANCEL_RATE,
     COLLAR,
@@ -70,9 +71,9 @@ from ferrox.lanes.desk import (
     TRADER,
     VENUE_KILLED,
     Desk,
+    bounce,
     clock,
     enter,
-    land,
 )
 from ferrox.lanes.latency import ANSWER
 from ferrox.lanes.ring import Ring
@@ -102,6 +103,8 @@ CATCH_UP: Final = 1 << 20
 SLOW_SECONDS: Final = 5.0
 """In which a client that is told from the journal must have read, where others are told together with it."""
 TICK_NS: Final = 50_000_000
+COMPLAIN_SECONDS: Final = 10.0
+"""From one line of the log to the next about what goes on and on."""
 LOGIN_SECONDS: Final = 5.0
 FAILURES: Final = 3
 FAILURE_SECONDS: Final = 10.0
@@ -213,6 +216,9 @@ class Gateway:
         self.listener: socket.socket
         self.delivered = 0
         self.tick_at = 0
+        self.deaf = False
+        """Whether nobody is taken in for now."""
+        self.complained = float("-inf")
 
     # ------------------------------------------------------------------------------------------------------- to begin
 
@@ -226,6 +232,8 @@ class Gateway:
         while shadow.step():
             self.row.beat()
         sequence = self._settled()
+        while stale := self.bounces.peek(BATCH):  # who sent them is not connected any more, and sends them again
+            self.bounces.take(len(stale) // RECORD_SIZE)
         while shadow.sequence < sequence:
             if not shadow.step(min(JOURNAL_BATCH, sequence - shadow.sequence)):
                 self._wait()
@@ -289,8 +297,8 @@ class Gateway:
         desk = self.desk
         for account, row in self.rows.items():
             last = ledger.references.get(account) if account else 0
-            desk.put(row, REFERENCE, last)
-            desk.put(row, SEEN, last)
+            for word in (REFERENCE, SEEN, ANSWERED):
+                desk.put(row, word, last)
         instruments, orders = SNAPSHOT_HEADER.unpack_from(state)[8:10]
         begin = SNAPSHOT_HEADER.size + instruments * COMMAND_SIZE
         load_orders(desk, state[begin : begin + orders * 32])
@@ -413,9 +421,10 @@ class Gateway:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self.tell("accept", warning=error.strerror)
-                    time.sleep(NAP_SECONDS)
+                    self._turn_away(error)
                 return
+            if not self.free:
+                self._make_place()
             if not self.free:
                 sock.close()
                 self.row.add("dropped")
@@ -431,6 +440,21 @@ class Gateway:
                 connection,
                 packet(b"C", CHALLENGE.pack(connection.challenge, VERSION, entry.heartbeat_ms, entry.timeout_ms)),
             )
+
+    def _turn_away(self, error: OSError) -> None:
+        """Take in nobody until the next tick: the system has nothing left for another connection."""
+        now = time.monotonic()
+        if now - self.complained > COMPLAIN_SECONDS:
+            self.complained = now
+            self.tell("accept", warning=f"{error.strerror}: nobody is taken in meanwhile")
+        self.epoll.modify(self.listener, 0)
+        self.deaf = True
+
+    def _make_place(self) -> None:
+        """End the oldest connection without a login: who only connects keeps nobody out."""
+        oldest = next((one for one in self.connections.values() if one.user is None), None)
+        if oldest:
+            self.drop(oldest, "no login, and its place is needed")
 
     def drop(self, connection: Connection, why: str) -> None:
         """End a connection; what it asked to be canceled is."""
@@ -557,6 +581,9 @@ class Gateway:
             place += size
         if connection.socket.fileno() >= 0:
             connection.rest = data[place:]
+            if connection.row and desk.get(connection.row, SEEN) - desk.get(connection.row, REFERENCE) >= SKIP_MAX:
+                self.drop(connection, "so many refusals in a row that no cancel could be taken any more")
+                return
             if connection.row and self.desk.get(connection.row, FLYING) >= WINDOW:
                 self._hold(connection)
 
@@ -575,6 +602,8 @@ class Gateway:
     def _other(self, connection: Connection, data: bytes, place: int) -> int:
         """Take one packet that is no command; return its size, 0 when it is not all there or the connection ended."""
         if len(data) - place < HEAD.size:
+            if data[place:] == b"\0\0":
+                self.drop(connection, "an empty packet")
             return 0
         length, number = HEAD.unpack_from(data, place)
         letter = bytes((number,))
@@ -609,18 +638,18 @@ class Gateway:
         failures = self.failures.setdefault(connection.address, deque())
         while failures and now - failures[0] > FAILURE_SECONDS:
             failures.popleft()
-        if len(failures) >= FAILURES:
-            self._reject(connection, b"T")
-            return
         user = self.users.get(name.decode("ascii", "replace").rstrip())
         # Who is not known is checked like who is, against a secret that nobody has, so that both take the same time.
         secret = user.secret if user else connection.challenge
         right = hmac.compare_digest(sign(secret, connection.challenge, payload[:MAC_OF]), mac)
         if not right or user is None:
-            failures.append(now)
+            # Only who is wrong is throttled: nobody keeps another one out who shares an address with them.
+            throttled = len(failures) >= FAILURES
+            if not throttled:
+                failures.append(now)
             if len(self.failures) > ADDRESSES:
                 self.failures.pop(next(iter(self.failures)))
-            self._reject(connection, b"A")
+            self._reject(connection, b"T" if throttled else b"A")
         elif flags & ~1 or any(payload[27:32]) or number < 0:
             self._reject(connection, b"F")
         elif session.strip() and session != padded(self.session, 10):
@@ -652,6 +681,7 @@ class Gateway:
         if not user.account:
             reference = 0
             self.desk.put(connection.row, REFERENCE, 0)
+            self.desk.put(connection.row, ANSWERED, 0)
         self.desk.put(connection.row, SEEN, reference)
         routed = self.desk.look(NUMBER)
         begin = number or routed + 1
@@ -699,7 +729,7 @@ class Gateway:
             return
         now = time.monotonic()
         slow = [connection for connection in self.told.values() if connection.waiting > CATCH_UP]
-        if slow and len(slow) < len(self.told):
+        if slow and (self.asking or len(slow) < len(self.told)):
             self.slow_since = self.slow_since or now
             if now - self.slow_since > SLOW_SECONDS:
                 for connection in slow:
@@ -729,7 +759,7 @@ class Gateway:
         bounced = self.bounces.peek(1)
         if bounced:
             behind = int.from_bytes(bounced[8:16], "little")
-            if behind == self.tape.position:
+            if behind <= self.tape.position:
                 self._bounced(bounced)
                 return True
             limit = min(limit, behind - self.tape.position)
@@ -751,16 +781,11 @@ class Gateway:
         """Tell a client that its command came back from a full disk."""
         self.bounces.take(1)
         self.desk.set(NOW, time.time_ns())
-        land(self.desk)
-        fields = RECORD.unpack(record)
-        kind, session, instrument, ident = fields[4], fields[6], fields[12], fields[13]
-        row = self.rows.get(ident >> 40, 0)
+        row, reference = bounce(self.desk)
         connection = self.by_number.get(self.desk.get(row, CONNECTION)) if row else None
         if connection:
-            reference = ident & (2**40 - 1)
-            if kind != CommandKind.NEW_ORDER:
-                last = self.desk.get(row, REFERENCE)
-                reference = last - (last - session + 1) % 65_535
+            fields = RECORD.unpack(record)
+            kind, instrument = fields[4], fields[12]
             self._send(connection, packet(b"U", REFUSED.pack(reference, instrument, kind, Refusal.DISK_LOW)))
 
     # --------------------------------------------------------------------------------------- what the gateway enters
@@ -852,6 +877,9 @@ class Gateway:
         """Send heartbeats, end what is silent, and tell the board."""
         now = time.monotonic()
         entry, desk = self.config.entry, self.desk
+        if self.deaf:
+            self.deaf = False
+            self.epoll.modify(self.listener, select.EPOLLIN)
         for connection in list(self.connections.values()):
             if connection.user is None:
                 if now - connection.opened > LOGIN_SECONDS:

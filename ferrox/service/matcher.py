@@ -46,6 +46,8 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 CANCELS: Final = bytes((CommandKind.CANCEL_ORDER, CommandKind.MASS_CANCEL, CommandKind.SET_TRADING_STATE, SET_LIMIT))
 KIND_AT: Final = 24
 NAP_SECONDS: Final = 0.000_02
+SILENT_SECONDS: Final = 1.0
+"""How long a matcher that is to stop waits for a reader of the tape."""
 TELL_NS: Final = 50_000_000
 """From one telling of latencies to the next."""
 ROOM_SECONDS: Final = 1.0
@@ -107,6 +109,12 @@ class Matcher:
         epoch = session.epoch if whole and session else self.journal.header.epoch
         write_session(self.directory, Session(uuid, epoch, boot_id(), clean=False))
         self.row.put(epoch=epoch, recovery_us=int((time.monotonic() - start) * 1e6))
+        made = self.journal.header.capacity
+        if made != Capacity(venue.orders, venue.instruments):
+            self.tell(
+                "capacity",
+                warning=f"it is the journal's that holds: {made.orders} orders, {made.instruments} instruments",
+            )
         self.tell("recovered", sequence=self.journal.sequence, report=self.number, session_epoch=epoch)
         self._say()
 
@@ -224,9 +232,11 @@ class Matcher:
         return True
 
     def _unheard(self, records: bytes) -> bytes:
-        """Return the records that are not in the journal: those that are later than its last one (RING-6)."""
+        """Return the records that are neither in the journal nor sent back: those later than the last such (RING-6)."""
         times = np.frombuffer(records, RECORD_DTYPE)["time_ns"]
-        heard = int(np.searchsorted(times, self.journal.time_ns, side="right"))
+        last = self.bounces.last()
+        bounced = int.from_bytes(last[16:24], "little") if last else 0
+        heard = int(np.searchsorted(times, max(self.journal.time_ns, bounced), side="right"))
         self.fresh = heard < len(times)
         return records[heard * RECORD_SIZE :]
 
@@ -291,7 +301,11 @@ class Matcher:
         """Write reports onto the tape, and wait where a reader is far behind (RING-9)."""
         count = len(reports) // REPORT_SIZE
         most = self.tape.capacity // 2
+        begin = time.monotonic()
         while count > most or count > self.tape.room():
+            if self.stopping() and time.monotonic() - begin > SILENT_SECONDS:
+                self.tell("stopping", warning="a reader of the tape does not read; it is not waited for")
+                self.tape.let_go()
             part = min(count, most, self.tape.room())
             if part:
                 self.tape.write(reports[: part * REPORT_SIZE], self.tape.sequence())

@@ -20,15 +20,15 @@ from prometheus_client.registry import Collector
 from ferrox.errors import UsageError
 from ferrox.lanes.ring import PUSHED, TAKEN
 from ferrox.lanes.tape import WRITTEN
-from ferrox.service.board import ROLES, Board, State
+from ferrox.service.board import ROLES, Board, ailments
 from ferrox.service.config import Config, split
 from ferrox.service.latencies import Latencies, cumulative
 from ferrox.service.links import Links
 
-SILENT_SECONDS: Final = 5.0
-"""A process that runs and has not said so for this long hangs, and the service is not well."""
 REQUEST_SECONDS: Final = 5.0
 """How long a connection may take with its request."""
+THREADS_MAX: Final = 32
+"""Of the supervisor, behind which no further request is answered."""
 POLL_SECONDS: Final = 0.1
 """From one look to the next whether to end."""
 
@@ -184,20 +184,6 @@ def _family(name: str, text: str, values: Mapping[str, float]) -> Metric:
     return family
 
 
-def ailments(board: Board, silent_seconds: float = SILENT_SECONDS) -> dict[str, str]:
-    """Return what is wrong, by process: it does not run, or has said nothing for too long."""
-    now = time.monotonic_ns()
-    found = {}
-    for role in ROLES:
-        state = State(board.get(role, "state"))
-        silent = (now - board.get(role, "beat")) / 1e9
-        if state != State.RUNNING:
-            found[role] = state.name.lower()
-        elif silent > silent_seconds:
-            found[role] = f"silent for {silent:.0f} s"
-    return found
-
-
 # ------------------------------------------------------------------------------------------------------------ over HTTP
 
 StartResponse = Callable[..., Any]
@@ -249,6 +235,13 @@ class Server(ThreadingMixIn, WSGIServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, unless there are too many already."""
+        if threading.active_count() > THREADS_MAX:
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Let a client that went away go."""

@@ -57,7 +57,8 @@ class Teller:
 def main() -> None:
     """Be the process that the command line names: role, configuration, links, supervisor."""
     role, path, links, parent = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor's to answer
     notes: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:

@@ -34,6 +34,9 @@ NO_SEGMENTS: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP,
 
 COUNTERS: Final = ("reports", "packets", "sends", "heartbeats", "ends", "blocked", "failed")
 
+REPEATED: Final = 4_096
+"""Reports that a venue sends once more when it starts again: the last ones before its end may not have left."""
+
 
 class Publisher:
     """Sends what is on a tape; `step` in a loop, or `run`."""
@@ -156,13 +159,17 @@ class Publisher:
 
 
 def attach(reader: TapeReader) -> None:
-    """Attach a reader where the one before it was, or, when there was none, where the tape begins."""
+    """Attach a reader where the one before it was, or, when there was none, a little before the end of the tape.
+
+    A venue that starts again has sent nearly all that its recovery brings back, if not all of it; what was not is known
+    to be missing from the next number on, and the retransmission server has it.
+    """
     if reader.words[reader.line + ATTACHED]:
         reader.attach(reader.position)
         return
     while True:
         with suppress(TapeLost):  # the writer may overtake us here; then the tape begins later
-            reader.attach(max(reader.position, reader.oldest() - 1))
+            reader.attach(max(reader.position or reader.written() - REPEATED, reader.oldest() - 1))
             return
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ferrox.errors import UsageError
 from ferrox.journal import identify
 from ferrox.journal.tail import patiently
 from ferrox.lanes.tape import Tape, TapeReader
@@ -26,16 +27,21 @@ def publish(config: Config, links: Links, stopping: Callable[[], bool], tell: Ca
     row = Row(Board(links.board), "publisher")
     session = await_session(config, links, row, stopping)
     stats: dict[str, int] = {}
-    publisher = Publisher(
-        TapeReader(links.tape, READERS["publisher"]),
-        session,
-        [Line(*split(line)) for line in (config.feed.line_a, config.feed.line_b) if line],
-        interface=config.feed.interface,
-        ttl=config.feed.ttl,
-        wake=links.wakes["publisher"],
-        tell=lambda line: tell("line", warning=line),
-        stats=stats,
-    )
+    try:
+        publisher = Publisher(
+            TapeReader(links.tape, READERS["publisher"]),
+            session,
+            [Line(*split(line)) for line in (config.feed.line_a, config.feed.line_b) if line],
+            interface=config.feed.interface,
+            ttl=config.feed.ttl,
+            wake=links.wakes["publisher"],
+            tell=lambda line: tell("line", warning=line),
+            stats=stats,
+        )
+    except OSError as error:
+        raise UsageError(
+            f"[feed] interface {config.feed.interface}: {error.strerror}; name an address of this machine"
+        ) from None
     row.state(State.RUNNING)
     tell("publishing", session=session, report=publisher.reader.position)
 
@@ -75,19 +81,25 @@ def retransmit(config: Config, links: Links, stopping: Callable[[], bool], tell:
     row = Row(Board(links.board), "retransmitter")
     session = await_session(config, links, row, stopping)
     stats: dict[str, int] = {}
-    server = Retransmitter(
-        Tape(links.tape),
-        session,
-        split(config.feed.retransmission),
-        publisher=READERS["publisher"],
-        stats=stats,
-    )
+    try:
+        server = Retransmitter(
+            Tape(links.tape),
+            session,
+            split(config.feed.retransmission),
+            publisher=READERS["publisher"],
+            stats=stats,
+        )
+    except OSError as error:
+        raise UsageError(
+            f"[feed] retransmission {config.feed.retransmission}: {error.strerror}; name another address or port"
+        ) from None
     row.put(port=server.address[1])
     row.state(State.RUNNING)
     tell("answering", port=server.address[1])
     while not stopping():
-        if not server.step():
-            row.beat()
+        answered = server.step()
+        row.beat()
+        if not answered:
             row.put(**{name: count for name, count in stats.items() if name in row.places})
             server.wait(WAIT_SECONDS)
     server.close()

@@ -22,6 +22,8 @@ from ferrox.service.standing import stand
 IDLE_SECONDS: Final = 0.002
 LOOK_SECONDS: Final = 0.1
 """How often the journal is looked at all the same when the matcher tells of nothing new."""
+AGAIN_SECONDS: Final = 10.0
+"""From one attempt to write a snapshot to the next."""
 FRESH_SECONDS: Final = 0.5
 """How old a state may be that is sent to who comes late."""
 
@@ -56,7 +58,7 @@ class Shadowing:
         self.tell("following", sequence=self.shadow.sequence, port=self.server.address[1])
         every = self.config.snapshots.every
         due = self.shadow.saved + every
-        look_at = 0.0
+        look_at = save_at = 0.0
         while not self.stopping():
             # The matcher says how far the journal goes.  To find its end by reading costs 33 us a look, most of it for
             # 256 KiB of zeros.
@@ -66,9 +68,11 @@ class Shadowing:
             elif time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_SECONDS
                 count = self.shadow.step(BATCH)
-            if self.shadow.sequence >= due:
-                self.save()
-                due = self.shadow.sequence + every
+            if self.shadow.sequence >= due and time.monotonic() >= save_at:
+                if self.save():
+                    due = self.shadow.sequence + every
+                else:
+                    save_at = time.monotonic() + AGAIN_SECONDS
             if self.wanted.is_set():
                 self.wanted.clear()
                 self.offer()
@@ -87,16 +91,25 @@ class Shadowing:
         self.server.close()
         self.shadow.close()
 
-    def save(self) -> None:
-        """Write a snapshot and its ledger, the ledger first: a snapshot without one is of no use to a service."""
-        self.shadow.tail.sync()
-        self.ledger.save(self.config.journal, self.shadow.tail.uuid)
-        path = self.shadow.save()
+    def save(self) -> bool:
+        """Write a snapshot and its ledger, the ledger first: a snapshot without one is of no use to a service.
+
+        Say whether the disk took it; one that is full is no reason to end, for the journal has all that a snapshot has.
+        """
+        try:
+            self.shadow.tail.sync()
+            self.ledger.save(self.config.journal, self.shadow.tail.uuid)
+            path = self.shadow.save()
+        except OSError as error:
+            where = self.config.journal
+            self.tell("no snapshot", warning=f"{where}: {error.strerror}; tried again in {AGAIN_SECONDS:.0f} s")
+            return False
         for old in Path(self.config.journal).glob(f"*{SUFFIX}"):
             if not old.with_suffix(".snapshot").exists():
                 with suppress(FileNotFoundError):
                     old.unlink()
         self.tell("snapshot", path=str(path), sequence=self.shadow.sequence)
+        return True
 
     def offer(self) -> None:
         """Give the server the state as it is now."""

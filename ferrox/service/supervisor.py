@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ferrox.errors import UsageError
-from ferrox.service.board import ROLES, Board, Row, State
+from ferrox.service.board import ROLES, Board, Row, State, ailments
 from ferrox.service.config import Config
 from ferrox.service.latencies import Latencies, summary
 from ferrox.service.links import Links
@@ -40,6 +40,14 @@ STOP_SECONDS: Final = 10.0
 RESTARTS: Final = 10
 RESTART_SECONDS: Final = 60.0
 """More restarts than that in so many seconds, and the service gives up."""
+OPTIONAL: Final = ("shadow", "retransmitter")
+"""Whose failures end nothing: without them orders are matched, and nothing is lost."""
+BACKOFF_SECONDS: Final = 5.0
+"""How long who fails again and again waits, at most, before it is started once more."""
+WATCHED: Final = ("gateway", "publisher", "retransmitter")
+HUNG_SECONDS: Final = 15.0
+"""In which one of these must have moved, or it is killed."""
+LOOK_SECONDS: Final = 0.2
 POLL_MS: Final = 50
 HUGE_PAGES: Final = "glibc.malloc.hugetlb=1"
 """Has the columns of an engine begin on pages of 2 MiB, so that to make one takes half the time or less."""
@@ -66,7 +74,13 @@ class Supervisor:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.pidfds: dict[int, str] = {}
         self.poll = select.poll()
-        self.restarts: deque[float] = deque()
+        self.restarts: dict[str, deque[float]] = {"needed": deque(), "optional": deque()}
+        self.due: dict[str, float] = {}
+        """When who ended is to be started again."""
+        self.looked = time.monotonic()
+        self.beats: dict[str, int] = {}
+        self.still: dict[str, float] = {}
+        """For how long each process has not moved, and the beat that it stands at."""
         self.ran: set[str] = set()
         """Roles that have run: what fails before it ever did will fail again."""
         self.listener = _listen(config.control)
@@ -90,13 +104,13 @@ class Supervisor:
                 self.step()
                 if turn:
                     turn()
-            return self.status
         finally:
             self.stop()
+        return self.status
 
     def ready(self) -> bool:
-        """Say whether every process runs."""
-        return all(self.board.get(role, "state") == State.RUNNING for role in CHILDREN)
+        """Say whether every process runs, and none hangs."""
+        return not ailments(self.board)
 
     def start(self, role: str) -> None:
         """Start a process."""
@@ -123,6 +137,8 @@ class Supervisor:
     def step(self) -> None:
         """Wait a little, and see to what happened."""
         self.row.beat()
+        self._look_for_hung()
+        self._start_again()
         self.ran |= {role for role in self.children if self.board.get(role, "state") == State.RUNNING}
         for file, _ in self.poll.poll(POLL_MS):
             if file in self.pidfds:
@@ -131,6 +147,24 @@ class Supervisor:
                 self._accept()
             elif file in self.clients:
                 self._answer(file)
+
+    def _look_for_hung(self) -> None:
+        """Kill a process that has not moved while we did: the matcher waits for it (RING-9), and its successor moves.
+
+        Time counts in our own turns, so that after a sleep of the whole machine everybody has a chance to move.
+        """
+        now = time.monotonic()
+        passed, self.looked = min(now - self.looked, LOOK_SECONDS), now
+        for role in WATCHED:
+            beat = self.board.get(role, "beat")
+            if role not in self.children or self.beats.get(role) != beat:
+                self.beats[role], self.still[role] = beat, 0.0
+                continue
+            self.still[role] += passed
+            if self.still[role] > HUNG_SECONDS and self.board.get(role, "state") == State.RUNNING:
+                self.tell("hangs", role=role, seconds=HUNG_SECONDS)
+                self.still[role] = 0.0
+                self.children[role].kill()
 
     def _ended(self, pidfd: int) -> None:
         """See why a process ended: start it again, or stop all."""
@@ -162,16 +196,24 @@ class Supervisor:
             self.fail(1)
             return
         now = time.monotonic()
-        self.restarts.append(now)
-        while now - self.restarts[0] > RESTART_SECONDS:
-            self.restarts.popleft()
-        if len(self.restarts) > RESTARTS:
-            self.tell("stopping", reason=f"{RESTARTS} restarts in {RESTART_SECONDS:.0f} s")
+        restarts = self.restarts["optional" if role in OPTIONAL else "needed"]
+        restarts.append(now)
+        while now - restarts[0] > RESTART_SECONDS:
+            restarts.popleft()
+        if len(restarts) > RESTARTS and role not in OPTIONAL:
+            self.tell("stopping", reason=f"more than {RESTARTS} restarts in {RESTART_SECONDS:.0f} s")
             self.fail(status if status > 0 and status != AGAIN else 70)
             return
-        if status > 0:
-            time.sleep(min(0.1 * len(self.restarts), 1.0))  # it said no: let what it met pass
-        self.start(role)
+        wait = 0.1 * len(restarts) if status > 0 or len(restarts) > RESTARTS else 0.0  # let what it met pass
+        self.due[role] = now + min(wait, BACKOFF_SECONDS if role in OPTIONAL else 1.0)
+        self._start_again()
+
+    def _start_again(self) -> None:
+        """Start those whose time has come."""
+        for role, due in list(self.due.items()):
+            if time.monotonic() >= due:
+                del self.due[role]
+                self.start(role)
 
     def fail(self, status: int) -> None:
         """Stop with an exit status."""
@@ -196,8 +238,8 @@ class Supervisor:
                 self.tell("killed", role=role, reason=f"it did not end within {STOP_SECONDS:.0f} s")
                 child.kill()
                 status = child.wait()
-            if role == "matcher" and status and not self.status:
-                self.status = status if status > 0 else 70
+            if role == "matcher" and status and not self.status and status != -signal.SIGTERM:
+                self.status = status if status > 0 else 70  # our own signal may have come before it was minded
         if self.metrics:
             self.metrics.close()
         for client in self.clients.values():
@@ -322,6 +364,11 @@ def ask(control: Path, request: dict[str, Any], *, timeout: float = 5.0) -> dict
                 if not part:
                     break
                 data += part
+        except TimeoutError:
+            raise UsageError(
+                f"{control}: the service has not answered within {timeout:.0f} s: its supervisor hangs, and may do "
+                "what it was asked later"
+            ) from None
         except OSError as error:
             raise UsageError(
                 f"{control}: no service answers there ({error.strerror or error}); start one with: ferrox serve"

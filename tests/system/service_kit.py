@@ -218,8 +218,12 @@ class Service:
 class Wire:
     """A connection to the gateway, packet by packet."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), 10)
+    def __init__(self, port, *, receive_buffer=0):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.socket.settimeout(10)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.queue: list[tuple[bytes, bytes]] = []
@@ -247,10 +251,12 @@ class Wire:
         except ConnectionError:
             return b""
 
-    def login(self, user, *, secret=None, **options):
-        self.socket.sendall(
-            packet(b"L", login(user, secret or SECRETS.get(user, b"x" * 32), self.challenge, **options))
-        )
+    def signed(self, user, *, secret=None, **options):
+        """Return a login request."""
+        return login(user, secret or SECRETS.get(user, b"x" * 32), self.challenge, **options)
+
+    def login(self, user, **options):
+        self.socket.sendall(packet(b"L", self.signed(user, **options)))
         letter, payload = self.next()
         if letter != b"A":
             return letter, payload

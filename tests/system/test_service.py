@@ -10,7 +10,6 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -158,66 +157,6 @@ def test_a_service_that_cannot_begin_says_why_once_and_ends(tmp_path, wrong):
         assert service.said().count(words.get(wrong, "Address already in use")) == 1
         assert "Traceback" not in service.said()
         service.log.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder for a journal on a file system of two megabytes, and how to run something that sees it."""
-    refused = subprocess.run(["unshare", "--mount", "--map-root-user", "true"], capture_output=True, check=False)
-    if refused.returncode:
-        pytest.skip(f"this machine gives nobody a name space: {refused.stderr.decode().strip()}")
-    place = tmp_path / "small"
-    place.mkdir(mode=0o700)
-    script = f"mount -t tmpfs -o size=2m,mode=0700 tmpfs {place} && echo && exec sleep 1000"
-    holder = subprocess.Popen(["unshare", "--mount", "--map-root-user", "sh", "-c", script], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    assert holder.stdout.read(1)
-    seen = Path(f"/proc/{holder.pid}/root{place}")
-    yield ["nsenter", "--user", "--mount", "--preserve-credentials", "--target", str(holder.pid)], seen
-    holder.kill()
-    with holder:
-        holder.wait()
-
-
-def test_a_full_disk_takes_cancels_refuses_orders_and_loses_nothing(tmp_path, small_disk):
-    """JRN-23, RISK-1, RISK-2: what came back from the disk is refused, and nothing else comes of it."""
-    service = Service(tmp_path, directory="small/journal", segment_records=2048, orders=100_000)
-    service.before, disk = small_disk
-    (disk / "ballast").write_bytes(bytes(700_000))
-    with service:
-        maker, taker = service.wire("maker"), service.wire("taker")
-        answers: list[Any] = []
-        while not answers or not isinstance(answers[-1], Refused):
-            for _ in range(200):
-                maker.send(order(BUY, 100, 1))
-            answers += maker.answers(200)
-        time.sleep(0.1)
-        assert service.row("matcher")["disk_low"] == 1
-        assert service.said().count("disk full") == 1
-        placed = [one[1].order_id & (1 << 40) - 1 for one in answers if not isinstance(one, Refused)]
-        refused = [one for one in answers if isinstance(one, Refused)]
-        assert {one.reason for one in refused} == {Refusal.DISK_LOW}
-        assert sorted(placed + [one.reference for one in refused]) == list(range(1, maker.reference + 1))
-
-        for reference in placed[:50]:
-            maker.send(CancelOrder(1, reference))
-            taker.send(order(SELL, 100, 1))
-        assert [one[1].kind for one in maker.answers(50)] == [ReportKind.CANCELED] * 50
-        assert [one.reason for one in taker.answers(50)] == [Refusal.DISK_LOW] * 50
-        (disk / "ballast").unlink()
-        while service.row("matcher")["disk_low"]:
-            time.sleep(0.01)
-        time.sleep(0.2)  # the gateway hears of it with its next look at the board
-        taker.send(order(SELL, 101, 1))
-        number, report = taker.answer()
-        assert report.kind == ReportKind.NEW
-        taker.close()
-        assert service.wire("taker", number=number).answer() == (number, report)
-        assert service.stop() == 0
-        service.journal = disk / "journal"
-        service.verified()
-        _, engine = replayed(service)
-    assert len(unpack_state(engine.snapshot()).orders) == len(placed) - 50 + 1
 
 
 # ---------------------------------------------------------------------------------------------------- kill -9

@@ -24,10 +24,10 @@ from ferrox.cli import watching
 from ferrox.cli.watching import Follower, Watch
 from ferrox.errors import UsageError
 from ferrox.messages import NewOrder
-from ferrox.service.board import NAMES, OWN, ROLES, Board, State
+from ferrox.service.board import NAMES, OWN, ROLES, SILENT_SECONDS, Board, State, ailments
 from ferrox.service.config import read_config
 from ferrox.service.links import Links
-from ferrox.service.metrics import FAMILIES, NO_METRIC, SILENT_SECONDS, MetricsServer, ailments
+from ferrox.service.metrics import FAMILIES, NO_METRIC, MetricsServer
 from ferrox.terms import Side, TimeInForce
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; the kit stands beside this file
