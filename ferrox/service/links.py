@@ -27,6 +27,9 @@ READERS: Final = {"gateway": 0, "publisher": 1}
 BOUNCES: Final = 65_536
 """Commands that a full disk may send back before the gateway has looked."""
 NAP_MS: Final = 1
+LONG_NAP_MS: Final = 10
+"""Of who had nothing to do for a second."""
+QUIET_SECONDS: Final = 1.0
 
 
 class Links:
@@ -94,18 +97,18 @@ class Links:
 
 
 class Nap:
-    """Waiting on an eventfd, with a look in between so that a wake-up that is lost costs a millisecond (RING-5)."""
+    """Waiting on an eventfd, with a look in between so that a wake-up that is lost costs little (RING-5)."""
 
     def __init__(self, wake: int) -> None:
         self.wake = wake
         self.poll = select.poll()
         self.poll.register(wake, select.POLLIN)
 
-    def take(self, say: Callable[[bool], None], awake: Callable[[], bool]) -> None:
-        """Say that we sleep, look once more, and sleep until woken or for a millisecond."""
+    def take(self, say: Callable[[bool], None], awake: Callable[[], bool], milliseconds: int = NAP_MS) -> None:
+        """Say that we sleep, look once more, and sleep until woken or for so long."""
         say(True)
         if not awake():
-            self.poll.poll(NAP_MS)
+            self.poll.poll(milliseconds)
         say(False)
         with suppress(BlockingIOError):
             os.eventfd_read(self.wake)

@@ -33,7 +33,7 @@ from ferrox.service.board import Board, Row, State
 from ferrox.service.config import Config
 from ferrox.service.latencies import Latencies
 from ferrox.service.ledger import load_ledger, newest_ledger
-from ferrox.service.links import Links, Nap
+from ferrox.service.links import LONG_NAP_MS, NAP_MS, QUIET_SECONDS, Links, Nap
 from ferrox.shared import SharedCorrupt
 from ferrox.state import digest
 from ferrox.terms import CommandKind
@@ -195,7 +195,8 @@ class Matcher:
             if now - idle_since >= spin_ns and not self.held:
                 self._say()
                 self.latencies.tell(MATCH, self.counted)
-                self.nap.take(self._sleeps, lambda: self.ring.look() > 0)
+                quiet = now - idle_since >= QUIET_SECONDS * 1e9
+                self.nap.take(self._sleeps, lambda: self.ring.look() > 0, LONG_NAP_MS if quiet else NAP_MS)
         self.end()
 
     def _sleeps(self, sleeping: bool) -> None:

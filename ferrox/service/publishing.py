@@ -11,8 +11,8 @@ from ferrox.lanes.tape import Tape, TapeReader
 from ferrox.mold import Line, session_name
 from ferrox.service.board import Board, Row, State
 from ferrox.service.config import Config, split
-from ferrox.service.links import READERS, Links
-from ferrox.service.publisher import Publisher
+from ferrox.service.links import LONG_NAP_MS, QUIET_SECONDS, READERS, Links
+from ferrox.service.publisher import WAKE_SECONDS, Publisher
 from ferrox.service.retransmitter import Retransmitter
 
 WAIT_SECONDS: Final = 0.01
@@ -55,12 +55,15 @@ def publish(config: Config, links: Links, stopping: Callable[[], bool], tell: Ca
             failed=stats["failed"],
         )
 
+    busy_at = time.monotonic()
     while not stopping():
-        if not publisher.step():
-            say()
-            publisher.wait()
+        sent = publisher.step()
+        say()
+        now = time.monotonic()
+        if sent:
+            busy_at = now
         else:
-            say()
+            publisher.wait(LONG_NAP_MS / 1000 if now - busy_at > QUIET_SECONDS else WAKE_SECONDS)
     row.state(State.STOPPING)
     deadline = time.monotonic() + END_SECONDS
     while publisher.reader.position < publisher.reader.written() and time.monotonic() < deadline:

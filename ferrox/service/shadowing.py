@@ -15,7 +15,7 @@ from ferrox.mold import session_name
 from ferrox.service.board import Board, Row, State
 from ferrox.service.config import Config, split
 from ferrox.service.ledger import SUFFIX
-from ferrox.service.links import Links
+from ferrox.service.links import LONG_NAP_MS, QUIET_SECONDS, Links
 from ferrox.service.snapshots import Limits, SnapshotServer
 from ferrox.service.standing import stand
 
@@ -58,7 +58,7 @@ class Shadowing:
         self.tell("following", sequence=self.shadow.sequence, port=self.server.address[1])
         every = self.config.snapshots.every
         due = self.shadow.saved + every
-        look_at = save_at = 0.0
+        look_at = save_at = busy_at = 0.0
         while not self.stopping():
             # The matcher says how far the journal goes.  To find its end by reading costs 33 us a look, most of it for
             # 256 KiB of zeros.
@@ -85,8 +85,11 @@ class Shadowing:
                 served=self.stats["served"],
                 reports=self.ledger.reports,
             )
-            if count <= 0:
-                time.sleep(IDLE_SECONDS)
+            if count > 0:
+                busy_at = time.monotonic()
+            else:
+                quiet = time.monotonic() - busy_at > QUIET_SECONDS
+                time.sleep(LONG_NAP_MS / 1000 if quiet else IDLE_SECONDS)
         self.row.state(State.STOPPED)
         self.server.close()
         self.shadow.close()
