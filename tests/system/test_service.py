@@ -334,7 +334,8 @@ def test_who_may_log_in_and_who_may_not(service):
     assert service.wire().login("taker", flags=2) == (b"J", b"F")
     assert service.wire().login("taker", number=3, session=maker.accepted.session).account == 9
     assert service.wire().login("maker", secret=b"w" * 32) == (b"J", b"A")
-    assert service.wire().login("operator") == (b"J", b"T")
+    assert service.wire().login("maker", secret=b"w" * 32) == (b"J", b"T")
+    assert service.wire().login("operator").account == 0
     assert all(secret.hex() not in service.said() for secret in SECRETS.values())
 
 

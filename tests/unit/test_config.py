@@ -141,7 +141,7 @@ def test_a_key_that_is_not_known_is_named_with_the_nearest_that_is(path, text, s
         ("risk", "max_quantity", ("-1", "2147483648"), "a whole number from 0 to 2147483647"),
         ("risk", "max_notional", ("-1", "4611686018427387904"), "a whole number from 0 to 4611686018427387903"),
         ("risk", "collar", ("-1", "1099511627776"), "a whole number from 0 to 1099511627775"),
-        ("memory", "ring", ("32", "100", "2097152", "true"), "a power of two from 64 to 1048576"),
+        ("memory", "ring", ("64", "100", "2097152", "true"), "a power of two from 128 to 1048576"),
         ("snapshots", "keep", ("0",), "a whole number from 1 to 1000"),
         ("processes", "spin_us", ("-1",), "a whole number from 0 to 1000000"),
         ("processes", "pin", ("3",), "a table of roles and cores"),
