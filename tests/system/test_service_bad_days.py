@@ -108,7 +108,7 @@ def test_a_snapshot_that_finds_no_room_ends_nothing(tmp_path, small_disk):
     service.before, disk = small_disk
     with service:
         wire = service.wire("maker")
-        (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096 - 16_384))
+        (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096 - 4096))  # room for a ledger only
         for price in range(1, 601):
             wire.send(order(BUY, price, 1))
         answers = wire.answers(600)
@@ -204,13 +204,12 @@ def test_a_file_of_presence_of_any_size_is_taken(tmp_path):
 
 def test_a_venue_that_starts_again_publishes_the_end_of_its_reports_and_no_more(tmp_path):
     """FEED-8: all was sent; what may not have been can be had from the retransmission server."""
-    with Service(tmp_path) as service:
+    service = Service(tmp_path, timeout_ms=60_000, ring=8192)
+    with service:
         wire = service.wire("maker")
         for _ in range(6000):
             wire.send(order(BUY, 1, 1))
-        last = wire.answers(4096)[-1][0]
-        while last < 6000:
-            last = wire.answer()[0]
+        last = max(one[0] for one in wire.answers(6000) if not isinstance(one, Refused))  # the others were too quick
         assert service.stop() == 0
     with service:
         assert "publishing session" in service.said()
