@@ -7,7 +7,8 @@ The parts are `trip`, `rates`, `stages` and `peak`; without names all are run, a
 on one machine and over its loopback: a gateway, a matcher, a publisher, a retransmission server and a shadow beside a
 client process and a subscriber, and the operating system between them.
 
-trip     A closed loop over TCP: an order at a far price and then its cancel, one at a time.
+trip     A closed loop over TCP: an order at a far price and then its cancel, one at a time; and beside it an echo of as
+         many bytes by a process that does nothing else.
 rates    An open loop: each command has a time at which it is due, and its latency counts from there, so that no stall
          is left out, neither of the service nor of the generator.  What is due by now leaves in one send per client.
          Latency ends when the first report of a command was read from the client's socket (`private`), and when the
@@ -674,7 +675,35 @@ def measure_trip(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": machine._asdict(),
         "command and its report": show_both("command and its report", values, machine),
+        "an echo": show_both("an echo, and nothing else", echoed(packets[0], len(took)), machine),
     }
+
+
+def echoed(data: bytes, count: int) -> Integers:
+    """Return the round trips of some bytes to a process that sends them back: what TCP and waking up cost here."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        echo = multiprocessing.get_context("fork").Process(target=echo_all, args=(listener,), daemon=True)
+        echo.start()
+        with socket.create_connection(listener.getsockname()) as link:
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            took = []
+            for _ in range(count):
+                start = time.monotonic_ns()
+                link.sendall(data)
+                link.recv(4_096)
+                took.append(time.monotonic_ns() - start)
+        echo.join()
+    return np.array(took, np.int64)
+
+
+def echo_all(listener: socket.socket) -> None:
+    """Send back what comes from one connection."""
+    link, _ = listener.accept()
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with link, select.epoll() as events:
+        events.register(link, select.EPOLLIN)
+        while events.poll() and (data := link.recv(4_096)):
+            link.send(data)
 
 
 class Run(NamedTuple):
