@@ -72,7 +72,7 @@ every = 4_194_304          # records from one snapshot to the next: the quicker 
 keep = 2
 
 [processes]
-spin_us = 50               # how long gateway and matcher look for work before they sleep; the matcher with a core to spare, 1_000_000
+spin_us = 50               # how long gateway and matcher stay awake for more; with cores to spare, 1_000_000
 # pin = { matcher = 1, gateway = 0 }   # cores, by process: matcher, syncer, gateway, publisher, retransmitter, shadow
 
 [metrics]
