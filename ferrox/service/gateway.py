@@ -736,7 +736,11 @@ class Gateway:
             self.told = {connection.user.account: connection for connection in self.asking if connection.user}
             self.asking.clear()
             firsts = {account: connection.position + 1 for account, connection in self.told.items()}
-            self.history = History(self.config, firsts, self.tape.written())
+            try:
+                self.history = History(self.config, firsts, self.tape.written())
+            except OSError as error:
+                for connection in list(self.told.values()):
+                    self.drop(connection, f"what it missed could not be told from the journal: {error.strerror}")
             return
         now = time.monotonic()
         slow = [connection for connection in self.told.values() if connection.waiting > CATCH_UP]

@@ -9,7 +9,6 @@ of each through a pipe:
 It begins at the newest snapshot whose ledger tells of fewer reports than the first one that is wanted.
 """
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -18,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -29,13 +29,13 @@ from ferrox.lanes.routing import collect, route
 from ferrox.messages import REPORT_SIZE
 from ferrox.service.config import Config, read_config
 from ferrox.service.ledger import ledgers
+from ferrox.service.process import end_with
 from ferrox.service.standing import stand
 
 PROGRAM: Final = "from ferrox.service.history import main; main()"
 HEAD: Final = struct.Struct("<II")
 PIPE_SIZE: Final = 1 << 20
 F_SETPIPE_SZ: Final = 1031
-PR_SET_PDEATHSIG: Final = 1
 NICE: Final = 10
 WAIT_SECONDS: Final = 0.001
 
@@ -56,7 +56,10 @@ class History:
     """The gateway's end: a process that replays, and the pipe from it."""
 
     def __init__(self, config: Config, firsts: Mapping[int, int], last: int) -> None:
-        """Begin to tell each of some accounts its reports, from its first number to one last number for all."""
+        """Begin to tell each of some accounts its reports, from its first number to one last number for all.
+
+        Raise OSError when the system has no process or no descriptor left.
+        """
         self.last = last
         asked = [f"{account}:{first}" for account, first in firsts.items()]
         self.process = subprocess.Popen(  # noqa: S603 - our own module
@@ -67,7 +70,8 @@ class History:
         assert self.process.stdout is not None
         self.file = self.process.stdout.fileno()
         os.set_blocking(self.file, False)
-        fcntl.fcntl(self.file, F_SETPIPE_SZ, PIPE_SIZE)
+        with suppress(OSError):  # a user has so much of pipes and no more; a small one is slower, and that is all
+            fcntl.fcntl(self.file, F_SETPIPE_SZ, PIPE_SIZE)
         self.rest = b""
         self.ended = False
         """Whether all was read that there will be; `close` says whether it was whole."""
@@ -153,9 +157,7 @@ def main() -> None:
     """Be the process that the command line names: configuration, parent, last number, ACCOUNT:FIRST of each."""
     path, parent, last, *asked = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(parent):
-        sys.exit(1)
+    end_with(int(parent), signal.SIGKILL)
     os.nice(NICE)
     firsts = {int(account): int(first) for account, first in (one.split(":") for one in asked)}
     try:

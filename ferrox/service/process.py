@@ -65,12 +65,17 @@ def main() -> None:
         notes.append(number)
 
     signal.signal(signal.SIGTERM, stop)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != int(parent):
-        sys.exit(0)
+    end_with(int(parent), signal.SIGTERM)
     config = read_config(path)
     tell = Teller(role, config.log.format)
     sys.exit(guarded(role, config, Links.attach(links), lambda: bool(notes), tell))
+
+
+def end_with(parent: int, number: int) -> None:
+    """Have the kernel send this process a signal when its parent is gone; end here when it is gone already."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(0)
 
 
 def guarded(role: str, config: Config, links: Links, stopping: Callable[[], bool], tell: Teller) -> int:

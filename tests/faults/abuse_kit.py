@@ -126,6 +126,8 @@ class Inside:
 
     def open(self) -> None:
         """Begin a gateway; one that was there is gone without a word."""
+        if hasattr(self, "gateway"):
+            self.leave()
         self.gateway = Gateway(self.config, self.links, lambda: False, self.tell)
         self.gateway.begin()
         self.port = self.gateway.listener.getsockname()[1]
@@ -180,15 +182,19 @@ class Inside:
         """Return the engine's state, as it would be at sequence 0."""
         return unpack_state(self.matcher.engine.snapshot())._replace(sequence=0, time_ns=0)
 
-    def close(self) -> None:
-        """End all."""
-        for talker in self.talkers:
-            talker.close()
+    def leave(self) -> None:
+        """Close what the gateway has open, as the system does for a process that is gone."""
         self.gateway.listener.close()
         for connection in self.gateway.connections.values():
             connection.socket.close()
         self.gateway.epoll.close()
         self.gateway.tape.detach()
+
+    def close(self) -> None:
+        """End all."""
+        for talker in self.talkers:
+            talker.close()
+        self.leave()
         while self.matcher.step():
             pass
         self.matcher.end()

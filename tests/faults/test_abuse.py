@@ -581,6 +581,34 @@ def test_a_rate_lets_through_exactly_what_it_says(tmp_path, tally, monkeypatch):
                 tally.trial(3)
 
 
+def test_buckets_are_full_when_a_gateway_begins(tmp_path, monkeypatch):
+    """RISK-4: what an account used up counts no more behind a restart, and time need not pass for it."""
+    Clock(monkeypatch)
+    with inside(tmp_path, risk="order_rate = 3\ncancel_rate = 2") as venue:
+        for _ in range(2):
+            maker = venue.talker("maker")
+            said = [order(BUY, 10, 1)] * 5 + [CancelOrder(1, 1)] * 4
+            found = venue.answers(maker, b"".join(maker.command(one) for one in said))
+            refused = [one.payload[12:14] for one in found if one.letter == b"U"]
+            assert refused == [bytes([1, Refusal.THROTTLED])] * 2 + [bytes([2, Refusal.THROTTLED])] * 2
+            venue.open()
+
+
+@pytest.mark.parametrize("bounced", [-1, 0, 2, 3, 5], ids=lambda later: f"bounced-{later}")
+def test_a_matcher_that_comes_back_passes_over_what_it_has_sent_back(tmp_path, bounced):
+    """RING-6, JRN-23: it is not in the journal, and the gateway told its client that it was not taken."""
+    with inside(tmp_path) as venue:
+        maker = venue.talker("maker")
+        venue.answers(maker, maker.command(order(BUY, 10, 1)))
+        matcher, last = venue.matcher, venue.matcher.journal.time_ns
+        records = [bytes(16) + (last + later).to_bytes(8, "little") + bytes(40) for later in range(6)]
+        if bounced >= 0:
+            matcher.bounces.push(records[bounced])
+
+        assert matcher._unheard(b"".join(records)) == b"".join(records[max(bounced, 0) + 1 :])
+        assert matcher.fresh == (bounced < 5)
+
+
 def test_a_kill_switch_in_the_middle_of_all_that_comes_lets_nothing_through_behind_it(tmp_path, tally):
     """Fault test 56, RISK-7: two clients with 64 KiB waiting each; no order behind the switch, and none rests."""
     total = share(40, 1_000)
@@ -831,7 +859,6 @@ def test_commands_that_came_back_for_a_gateway_that_died_hold_up_nobody(tmp_path
     with inside(tmp_path / "venue") as venue:
         record = bytes(16) + (1).to_bytes(8, "little") + bytes(40)
         assert venue.matcher.bounces.push(record * 3) == 3
-        venue.gateway.listener.close()
         venue.open()
         tally.trial()
         talker = venue.talker("maker")

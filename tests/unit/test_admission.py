@@ -467,6 +467,38 @@ def test_the_greatest_rate_does_not_overflow(door):
     assert door.get("ORDER_CREDIT") == (QUANTITY_MAX - 1) * SECOND
 
 
+# --------------------------------------------------------------------------------- what is sent back (JRN-23, ENTRY-9)
+
+
+def test_the_last_command_that_is_sent_back_gives_its_reference_back(door):
+    """ENTRY-9: none of these is in the journal, so that all of them may be sent again."""
+    door.put(REFERENCE=4, SEEN=4, ANSWERED=4)
+    assert [door.buy(100, 1), door.buy(100, 1), door.say(7, cancel(5))] == [0, 0, 0]
+
+    sent_back = [(words.bounce(door.desk), door.get("REFERENCE")) for _ in range(4)]
+
+    assert sent_back == [((SEVEN, 5), 7), ((SEVEN, 6), 7), ((SEVEN, 7), 4), ((0, 0), 4)]
+    assert [door.get(name) for name in ("FLYING", "PENDING", "PENDING_EXPOSURE", "ANSWERED")] == [0, 0, 0, 4]
+
+
+def test_what_was_answered_keeps_its_reference_when_the_one_behind_it_is_sent_back(door):
+    """ENTRY-9: between them stands what the journal has."""
+    assert [door.buy(100, 1), door.buy(100, 1)] == [0, 0]
+    door.hear(report(ReportKind.NEW, own(1), price=100, quantity=1, leaves=1))
+
+    assert words.bounce(door.desk) == (SEVEN, 2)
+    assert [door.get(name) for name in ("REFERENCE", "ANSWERED", "FLYING", "OPEN")] == [1, 1, 0, 1]
+
+
+def test_an_account_gets_nothing_back_for_what_another_is_sent_back(door):
+    """ENTRY-9: the oldest on its way is the one, of whichever account; the operator's has no order."""
+    assert [door.say(1, SetTradingState(1, 1).pack(), CLERK), door.buy(100, 1, NINE)] == [0, 0]
+
+    assert words.bounce(door.desk) == (CLERK, 1)
+    assert (door.get("REFERENCE", CLERK), door.get("REFERENCE", NINE)) == (0, 1)
+    assert (door.get("FLYING", NINE), door.get("PENDING_EXPOSURE", NINE)) == (1, 100)
+
+
 # ------------------------------------------------------------------------------------- limits that are set (RISK-6, 7)
 
 
